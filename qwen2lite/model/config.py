@@ -1,0 +1,177 @@
+"""The numbers that make one Qwen2 differ from another, under the names of `config.json`."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen2Config:
+    """The shape of a model. Fields have the names and defaults of the checkpoint's `config.json`.
+
+    Lengths are in tokens, sizes in numbers of a vector. `num_experts = 0` means a dense model.
+
+    Raises:
+        ValueError: numbers that can't belong together, with what to change.
+
+    Source: arXiv 2407.10671, table 1; the published config.json files.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int = 0
+    """Size H of one head; 0 stands for hidden_size / num_attention_heads."""
+    max_position_embeddings: int = 32768
+    rope_theta: float = 1_000_000.0
+    rope_scaling: dict[str, Any] | None = None
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+    eos_token_id: int | list[int] | None = 151643
+    hidden_act: str = "silu"
+    use_sliding_window: bool = False
+
+    num_experts: int = 0
+    num_experts_per_tok: int = 8
+    moe_intermediate_size: int = 2560
+    shared_expert_intermediate_size: int = 20480
+    norm_topk_prob: bool = False
+    decoder_sparse_step: int = 1
+    mlp_only_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        if not self.head_dim:
+            if self.hidden_size % heads:
+                raise ValueError(
+                    f"hidden_size {self.hidden_size} does not divide into {heads} heads; "
+                    "choose a multiple, or give head_dim"
+                )
+            object.__setattr__(self, "head_dim", self.hidden_size // heads)
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even, because RoPE turns pairs; got {self.head_dim}")
+        if heads % kv_heads:
+            raise ValueError(
+                f"{heads} query heads can't share {kv_heads} key/value heads evenly; "
+                "num_attention_heads must be a multiple of num_key_value_heads"
+            )
+        if self.hidden_act != "silu":
+            raise ValueError(f"hidden_act must be 'silu', as in every Qwen2; got {self.hidden_act!r}")
+        if self.use_sliding_window:
+            raise ValueError("use_sliding_window is off in every published Qwen2 and not built here")
+        kind = (self.rope_scaling or {}).get("rope_type", "default")
+        if kind != "default":
+            raise ValueError(f"rope_scaling of type {kind!r} is not built; remove it from the config")
+
+    def is_sparse(self, layer: int) -> bool:
+        """Whether the layer (counted from 0) has experts in place of one dense MLP."""
+        in_step = (layer + 1) % self.decoder_sparse_step == 0
+        return self.num_experts > 0 and in_step and layer not in self.mlp_only_layers
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Qwen2Config":
+        """Builds a config from the content of a config.json, of any age.
+
+        Keys that this class doesn't have are left out. RoPE's settings may stand as `rope_theta` and
+        `rope_scaling` or, as newer files have it, together in `rope_parameters`.
+
+        Raises:
+            ValueError: another architecture, or a needed key is missing.
+        """
+        kind = values.get("model_type", "qwen2")
+        if kind not in ("qwen2", "qwen2_moe"):
+            raise ValueError(f"model_type is {kind!r}; this package runs 'qwen2' and 'qwen2_moe'")
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        kept = {k: v for k, v in values.items() if k in known and v is not None}
+        kept.update(_rope_settings(values))
+        if kind == "qwen2":
+            kept.pop("num_experts", None)
+        if "mlp_only_layers" in kept:
+            kept["mlp_only_layers"] = tuple(kept["mlp_only_layers"])
+        needed = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in kept]
+        if needed:
+            raise ValueError(f"the config has no {', '.join(needed)}; a Qwen2 config.json names them")
+        return cls(**kept)
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "Qwen2Config":
+        """Reads a config.json file. Raises ValueError where it isn't one."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON ({error}); fetch the model again") from None
+        return cls.from_dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a config.json that from_dict, and other programs, read back."""
+        values = dataclasses.asdict(self)
+        kind = "qwen2_moe" if self.num_experts else "qwen2"
+        classes = {"qwen2": "Qwen2ForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM"}
+        if not self.num_experts:
+            start = list(values).index("num_experts")
+            values = dict(list(values.items())[:start])
+        return {"model_type": kind, "architectures": [classes[kind]], **values}
+
+
+def _rope_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """`rope_theta` and `rope_scaling`, from whichever of the two spellings a config.json uses."""
+    together = values.get("rope_parameters") or values.get("rope_scaling")
+    settings = {}
+    if together:
+        scaling = {k: v for k, v in together.items() if k not in ("rope_theta", "type")}
+        scaling["rope_type"] = together.get("rope_type", together.get("type", "default"))
+        settings["rope_scaling"] = scaling if scaling["rope_type"] != "default" else None
+    theta = (together or {}).get("rope_theta", values.get("rope_theta"))
+    if theta is not None:
+        settings["rope_theta"] = float(theta)
+    return settings
+
+
+_SMALL = {"max_position_embeddings": 131072, "vocab_size": 151936, "tie_word_embeddings": True}
+_LARGE = {"max_position_embeddings": 131072, "vocab_size": 152064, "tie_word_embeddings": False}
+_SHAPE_7B = {
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+}
+
+CONFIGS: dict[str, Qwen2Config] = {
+    "qwen2-0.5b": Qwen2Config(
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        **_SMALL,
+    ),
+    "qwen2-1.5b": Qwen2Config(
+        hidden_size=1536,
+        intermediate_size=8960,
+        num_hidden_layers=28,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        **_SMALL,
+    ),
+    "qwen2-7b": Qwen2Config(**_SHAPE_7B, **_LARGE),
+    "qwen2-57b-a14b": Qwen2Config(
+        **_SHAPE_7B, **{**_LARGE, "vocab_size": 151936}, num_experts=64
+    ),
+    "qwen2-72b": Qwen2Config(
+        hidden_size=8192,
+        intermediate_size=29568,
+        num_hidden_layers=80,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        rms_norm_eps=1e-5,
+        **_LARGE,
+    ),
+}
+"""The five published base models, by name. Source: their config.json files; report, table 1."""

@@ -1,0 +1,65 @@
+"""From a checkpoint's tensors to a model's parameters, one at a time, with every misfit named."""
+
+import torch
+from torch import nn
+
+from qwen2lite.weights.checkpoint import Checkpoint
+
+
+def load_weights(
+    model: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Gives every parameter of a model built on the meta device its tensor.
+
+    Tensors are read, converted and placed one by one, so the peak is the model itself and one
+    tensor more. What a tied checkpoint stores twice is left out.
+
+    Args:
+        model: on the meta device; its parameter names are the checkpoint's.
+        checkpoint: where the tensors come from.
+        dtype: of the parameters afterwards.
+        device: of the parameters afterwards.
+
+    Raises:
+        ValueError: a parameter without a tensor, a tensor without a parameter, or another shape.
+    """
+    _check_names_and_shapes(model, checkpoint)
+    for name, parameter in list(model.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        tensor = checkpoint.tensor(name, dtype).to(device)
+        loaded = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
+        setattr(model.get_submodule(owner), leaf, loaded)
+
+
+def _check_names_and_shapes(model: nn.Module, checkpoint: Checkpoint) -> None:
+    found = checkpoint.shapes()
+    wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for name, shape in wanted.items():
+        if name not in found:
+            raise ValueError(
+                f"the checkpoint has no {name} {list(shape)}, which {_owner(model, name)} asks for; "
+                "parameter names must be the checkpoint's, and config.json must describe its weights"
+            )
+        if found[name] != shape:
+            raise ValueError(
+                f"{name} has shape {list(found[name])} in the checkpoint, but {_owner(model, name)} "
+                f"wants {list(shape)}; config.json and the weights are not of the same model"
+            )
+    extra = sorted(found.keys() - wanted.keys() - {"lm_head.weight"})
+    if extra:
+        owner = _owner(model, extra[0])
+        raise ValueError(
+            f"{owner} has no {extra[0]} {list(found[extra[0]])}, which the checkpoint holds"
+            + (f" (and {len(extra) - 1} more)" if len(extra) > 1 else "")
+        )
+
+
+def _owner(model: nn.Module, name: str) -> str:
+    """The class nearest to a parameter that is a part of the model: 'SwiGLU of layer 3'."""
+    module: nn.Module = model
+    owner = type(model).__name__
+    for step in name.split(".")[:-1]:
+        module = getattr(module, step, module)
+        if not isinstance(module, nn.Linear | nn.Embedding | nn.ModuleList):
+            owner = type(module).__name__
+    return owner

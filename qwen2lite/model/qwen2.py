@@ -1,0 +1,231 @@
+"""Qwen2, put together: the bill of materials, one layer, the stack, and the language model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qwen2lite.model.attention import GroupedQueryAttention, fused_attend
+from qwen2lite.model.cache import KVCache
+from qwen2lite.model.config import Qwen2Config
+from qwen2lite.model.device import pick_device, pick_dtype
+from qwen2lite.model.loading import load_weights
+from qwen2lite.model.mlp import SwiGLU
+from qwen2lite.model.moe import MixtureOfExperts, route
+from qwen2lite.model.norm import RMSNorm
+from qwen2lite.model.rope import apply_rope, rotary_frequencies, rotary_tables
+from qwen2lite.weights.checkpoint import open_checkpoint
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a Qwen2 is built from. Put your own in place of any: `Parts(apply_rope=my_rope)`.
+
+    A part has the arguments of the one it replaces and, where it holds weights, the checkpoint's
+    parameter names.
+    """
+
+    norm: Callable[[int, float], nn.Module] = RMSNorm
+    rotary_frequencies: Callable[[int, float], torch.Tensor] = rotary_frequencies
+    rotary_tables: Callable[..., tuple[torch.Tensor, torch.Tensor]] = rotary_tables
+    apply_rope: Callable[..., torch.Tensor] = apply_rope
+    attend: Callable[..., torch.Tensor] = fused_attend
+    attention: Callable[..., nn.Module] = GroupedQueryAttention
+    mlp: Callable[[int, int], nn.Module] = SwiGLU
+    route: Callable[..., tuple[torch.Tensor, torch.Tensor]] = route
+    moe: Callable[..., nn.Module] = MixtureOfExperts
+    cache: Callable[..., KVCache] = KVCache
+
+
+class DecoderLayer(nn.Module):
+    """One layer: attention, then the MLP, each adding its update to the stream that passes by.
+
+    Args:
+        config: the model's shape.
+        layer: this layer's number, from 0.
+        parts: what to build it from.
+    """
+
+    def __init__(self, config: Qwen2Config, layer: int, parts: Parts):
+        super().__init__()
+        size, eps = config.hidden_size, config.rms_norm_eps
+        self.layer = layer
+        self.input_layernorm = parts.norm(size, eps)
+        self.self_attn = parts.attention(config, parts.apply_rope, parts.attend)
+        self.post_attention_layernorm = parts.norm(size, eps)
+        if config.is_sparse(layer):
+            self.mlp = parts.moe(config, parts.mlp, parts.route)
+        else:
+            self.mlp = parts.mlp(size, config.intermediate_size)
+
+    def forward(
+        self,
+        x_BTD: torch.Tensor,
+        cos_TH: torch.Tensor,
+        sin_TH: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> torch.Tensor:
+        """Returns the stream after this layer, shape [B, T, D]."""
+        normed_BTD = self.input_layernorm(x_BTD)
+        x_BTD = x_BTD + self.self_attn(normed_BTD, cos_TH, sin_TH, mask, cache, self.layer)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, final norm: from token ids to one vector a position.
+
+    Args:
+        config: the model's shape.
+        parts: what to build it from.
+    """
+
+    def __init__(self, config: Qwen2Config, parts: Parts):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, layer, parts) for layer in range(config.num_hidden_layers)
+        )
+        self.norm = parts.norm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_tables = parts.rotary_tables
+        # Not a buffer: model.to(torch.bfloat16) would round it, and far positions would blur.
+        self.frequencies_R = parts.rotary_frequencies(config.head_dim, config.rope_theta)
+
+    def forward(
+        self,
+        ids_BT: torch.Tensor,
+        cache: KVCache | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Returns x_BTD after the final norm. With a cache, ids_BT are the tokens that come next."""
+        x_BTD = self.embed_tokens(ids_BT)
+        start = cache.length if cache is not None else 0
+        positions_T = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device)
+        cos_TH, sin_TH = self.rotary_tables(positions_T, self.frequencies_R.to(ids_BT.device))
+        cos_TH, sin_TH = cos_TH.to(x_BTD.dtype), sin_TH.to(x_BTD.dtype)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, cos_TH, sin_TH, mask, cache)
+        if cache is not None:
+            cache.length += ids_BT.shape[1]
+        return self.norm(x_BTD)
+
+
+class Qwen2(nn.Module):
+    """The language model: for every position, a score for each token that could come next.
+
+    Args:
+        config: the shape; `CONFIGS` has the published ones.
+        parts: what to build it from.
+
+    Source: arXiv 2407.10671, section 2.2.
+    """
+
+    def __init__(self, config: Qwen2Config, parts: Parts | None = None):
+        super().__init__()
+        self.config = config
+        self.parts = parts or Parts()
+        self.model = Decoder(config, self.parts)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        """Weights normal with standard deviation initializer_range, biases zero, norms one."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "auto",
+        parts: Parts | None = None,
+    ) -> "Qwen2":
+        """Loads a model from a name, a Hugging Face folder or a .gguf file.
+
+        Args:
+            source: see `qwen2lite.weights.sources`. Nothing is downloaded; `fetch` does that.
+            dtype: of the weights; None picks bfloat16 where the device is fast in it, else float32.
+            device: "auto" or a torch device.
+            parts: your own parts, if any.
+
+        Raises:
+            FileNotFoundError: nothing there, with the command that fetches it.
+            ValueError: a damaged file, or weights that contradict the config or the parts.
+        """
+        place = pick_device(str(device))
+        with open_checkpoint(source) as checkpoint:
+            with torch.device("meta"):
+                model = cls(Qwen2Config.from_dict(checkpoint.config), parts)
+            load_weights(model, checkpoint, dtype or pick_dtype(place), place)
+        return model.eval()
+
+    @property
+    def output_weight_VD(self) -> torch.Tensor:
+        """The matrix that turns a vector into scores: the embedding itself where it is tied."""
+        tied = self.config.tie_word_embeddings
+        return self.model.embed_tokens.weight if tied else self.lm_head.weight
+
+    def forward(
+        self,
+        ids_BT: torch.Tensor,
+        cache: KVCache | None = None,
+        mask: torch.Tensor | None = None,
+        last_only: bool = False,
+    ) -> torch.Tensor:
+        """Scores the next token at every position.
+
+        Args:
+            ids_BT: token ids; with a cache, the next piece of the sequence.
+            cache: from `new_cache`; keeps what was read.
+            mask: see `attend`; None is causal.
+            last_only: score only the last position, so that logits are [B, 1, V].
+
+        Returns:
+            logits_BTV, in the model's dtype.
+
+        Raises:
+            ValueError: ids of another shape, empty, or outside the vocabulary; a full cache.
+        """
+        self._check_ids(ids_BT)
+        x_BTD = self.model(ids_BT, cache, mask)
+        if last_only:
+            x_BTD = x_BTD[:, -1:]
+        return F.linear(x_BTD, self.output_weight_VD)
+
+    def _check_ids(self, ids_BT: torch.Tensor) -> None:
+        if ids_BT.ndim != 2 or not ids_BT.numel():
+            raise ValueError(
+                f"token ids must have shape [batch, tokens] with at least one token, got "
+                f"{list(ids_BT.shape)}; one sequence is ids[None]"
+            )
+        # On a GPU reading the values back would wait for it at every token.
+        if ids_BT.device.type == "cpu":
+            low, high = int(ids_BT.min()), int(ids_BT.max())
+            if low < 0 or high >= self.config.vocab_size:
+                wrong = low if low < 0 else high
+                raise ValueError(
+                    f"token id {wrong} is outside the vocabulary: ids run from 0 to "
+                    f"{self.config.vocab_size - 1}; is this another model's tokenizer?"
+                )
+
+    def new_cache(self, max_length: int, batch_size: int = 1) -> KVCache:
+        """An empty cache for this model, on its device and in its dtype.
+
+        Raises:
+            ValueError: more positions than the config's max_position_embeddings.
+        """
+        limit = self.config.max_position_embeddings
+        if max_length > limit:
+            raise ValueError(
+                f"{max_length} tokens don't fit this model's context of {limit}; "
+                "shorten the prompt or ask for fewer new tokens"
+            )
+        weight = self.model.embed_tokens.weight
+        return self.parts.cache(self.config, max_length, batch_size, weight.dtype, weight.device)
