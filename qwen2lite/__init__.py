@@ -15,3 +15,24 @@ Tensors carry their shape in their names, one letter a dimension:
     R = H/2 rotary pairs  F MLP width           E experts            V vocabulary
     X tokens of a batch in one row (B·T)        L layers
 """
+
+import importlib
+from typing import Any
+
+_FRONT_DOOR = {
+    "CONFIGS": "qwen2lite.model.config",
+    "Parts": "qwen2lite.model.qwen2",
+    "Qwen2": "qwen2lite.model.qwen2",
+    "Qwen2Config": "qwen2lite.model.config",
+    "Qwen2Tokenizer": "qwen2lite.text.tokenizer",
+    "Sampling": "qwen2lite.infer.sample",
+    "generate": "qwen2lite.infer.generate",
+}
+__all__ = list(_FRONT_DOOR)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for, so that text/ alone never loads torch."""
+    if name not in _FRONT_DOOR:
+        raise AttributeError(f"qwen2lite has no {name!r}; it offers {', '.join(__all__)}")
+    return getattr(importlib.import_module(_FRONT_DOOR[name]), name)

@@ -1,0 +1,6 @@
+"""The course's tools: check what you built, keep it, and run the model on it."""
+
+from qwen2lite.learn.check import check
+from qwen2lite.learn.keep import keep, my_parts, receipt
+
+__all__ = ["check", "keep", "my_parts", "receipt"]

@@ -6,6 +6,10 @@ from typing import Any, Protocol
 
 import torch
 
+from qwen2lite.weights.gguf_checkpoint import GGUFCheckpoint
+from qwen2lite.weights.hf import HFCheckpoint
+from qwen2lite.weights.sources import resolve
+
 
 class Checkpoint(Protocol):
     """What a loader needs of a file. Closing it frees the file, not the tensors."""
@@ -38,4 +42,5 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         FileNotFoundError: nothing there, with the command that fetches it.
         ValueError: the file is damaged or of another kind.
     """
-    raise NotImplementedError
+    path = resolve(source)
+    return HFCheckpoint(path) if path.is_dir() else GGUFCheckpoint(path)

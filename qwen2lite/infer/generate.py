@@ -1,0 +1,89 @@
+"""Generation: read the prompt once, then one token at a time until a stop token or the limit."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+
+from qwen2lite.infer.onednn import fastest_products
+from qwen2lite.infer.sample import Sampler, Sampling
+from qwen2lite.model.qwen2 import Qwen2
+from qwen2lite.text.tokenizer import Qwen2Tokenizer
+
+
+@torch.inference_mode()
+def generate_ids(
+    model: Qwen2,
+    prompt_ids: Sequence[int],
+    max_new_tokens: int = 512,
+    sampler: Sampler | None = None,
+    eos_ids: Collection[int] = (),
+) -> Iterator[int]:
+    """Yields token ids that continue a prompt, each as soon as it is chosen.
+
+    Prefill reads the whole prompt in one pass and scores only its last position; each decode step
+    reads one token and leans on the cache for the rest.
+
+    Args:
+        model: a loaded model.
+        prompt_ids: the text so far, at least one token.
+        max_new_tokens: stop after this many, or earlier where the context is full.
+        sampler: chooses from logits_BV; None is greedy.
+        eos_ids: stop tokens; the one that ends the text is not yielded.
+
+    Raises:
+        ValueError: an empty prompt, one that fills the context, or ids outside the vocabulary.
+    """
+    length, limit = len(prompt_ids), model.config.max_position_embeddings
+    if not length:
+        raise ValueError("the prompt is empty: give at least one token to continue")
+    if length >= limit:
+        raise ValueError(
+            f"the prompt has {length} tokens and the model's context holds {limit}; "
+            "shorten the prompt so that there is room for an answer"
+        )
+    sampler = sampler or Sampling().sampler()
+    weight = model.output_weight_VD
+    cache = model.new_cache(min(length + max_new_tokens, limit))
+    ids_BT = torch.tensor([list(prompt_ids)])
+    unread_BT = ids_BT
+    while ids_BT.shape[1] < cache.max_length:
+        with fastest_products(weight, rows=unread_BT.shape[1]):
+            logits_BTV = model(unread_BT.to(weight.device), cache, last_only=True)
+        unread_BT = sampler(logits_BTV[:, -1].cpu(), ids_BT)[:, None]
+        token = int(unread_BT)
+        if token in eos_ids:
+            return
+        yield token
+        ids_BT = torch.cat((ids_BT, unread_BT), dim=1)
+
+
+def generate(
+    model: Qwen2,
+    tokenizer: Qwen2Tokenizer,
+    prompt: str | Sequence[int],
+    max_new_tokens: int = 512,
+    sampling: Sampling | None = None,
+    eos_ids: Collection[int] | None = None,
+) -> Iterator[str]:
+    """Yields the continuation of a prompt as pieces of text, none of which cuts a character.
+
+    Args:
+        model: a loaded model.
+        tokenizer: the model's.
+        prompt: text, or ids where you have them, such as those of `encode_chat`.
+        max_new_tokens: stop after this many tokens.
+        sampling: how to choose; None is greedy.
+        eos_ids: stop tokens; None takes the tokenizer's.
+
+    Raises:
+        ValueError: as in `generate_ids`.
+    """
+    prompt_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    stops = tokenizer.eos_ids if eos_ids is None else eos_ids
+    sampler = (sampling or Sampling()).sampler()
+    decoder = tokenizer.stream()
+    for token in generate_ids(model, prompt_ids, max_new_tokens, sampler, stops):
+        if piece := decoder.push(token):
+            yield piece
+    if rest := decoder.finish():
+        yield rest

@@ -1,0 +1,116 @@
+"""Choosing the next token: from a score for each to one of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+Sampler = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Takes logits_BV and the ids so far, ids_BT; gives the next ids_B."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose, in the order in which it is done.
+
+    The defaults are greedy: always the most likely token. Published settings for chat with the
+    small models are `CHAT_SAMPLING`.
+
+    Args:
+        repetition_penalty: above 1, tokens that have occurred lose: positive scores are divided by
+            it and negative ones multiplied.
+        temperature: divides the scores; 0 is greedy, above 1 is bolder.
+        top_k: keep only the k most likely tokens; 0 keeps all.
+        top_p: keep the fewest most likely tokens whose probabilities sum to at least p.
+        seed: makes a run repeatable on the same machine and release; None is different each time.
+
+    Raises:
+        ValueError: a setting out of range.
+
+    Source: arXiv 1909.05858, section 4.1 (penalty); arXiv 1904.09751 (top-p); arXiv 1805.04833
+    (top-k).
+    """
+
+    repetition_penalty: float = 1.0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty must be above 0, got {self.repetition_penalty}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 (off) or above, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+
+    def sampler(self) -> Sampler:
+        """A function that chooses by these settings and keeps its own random state."""
+        generator = torch.Generator()
+        if self.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(self.seed)
+        return lambda logits_BV, ids_BT: sample(logits_BV, ids_BT, self, generator)
+
+
+CHAT_SAMPLING = Sampling(repetition_penalty=1.1, temperature=0.7, top_k=20, top_p=0.8)
+"""The published generation_config of Qwen2-0.5B-Instruct and Qwen2-1.5B-Instruct."""
+
+
+def sample(
+    logits_BV: torch.Tensor,
+    ids_BT: torch.Tensor,
+    settings: Sampling,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Draws the next token of each sequence.
+
+    Args:
+        logits_BV: scores of the next token.
+        ids_BT: the sequence so far, for the repetition penalty.
+        settings: see `Sampling`.
+        generator: on the CPU; None takes torch's own.
+
+    Returns:
+        ids_B, on the device of the logits.
+    """
+    scores_BV = logits_BV.float()
+    if settings.repetition_penalty != 1:
+        scores_BV = penalise_repetition(scores_BV, ids_BT, settings.repetition_penalty)
+    if settings.temperature == 0:
+        return scores_BV.argmax(-1)
+    scores_BV = scores_BV / settings.temperature
+    if settings.top_k:
+        scores_BV = keep_top_k(scores_BV, settings.top_k)
+    if settings.top_p < 1:
+        scores_BV = keep_top_p(scores_BV, settings.top_p)
+    probabilities_BV = scores_BV.softmax(-1).cpu()
+    return torch.multinomial(probabilities_BV, 1, generator=generator)[:, 0].to(logits_BV.device)
+
+
+def penalise_repetition(
+    scores_BV: torch.Tensor, ids_BT: torch.Tensor, penalty: float
+) -> torch.Tensor:
+    """Lowers the scores of tokens that have occurred, once however often they did."""
+    seen = scores_BV.gather(1, ids_BT)
+    lowered = torch.where(seen > 0, seen / penalty, seen * penalty)
+    return scores_BV.scatter(1, ids_BT, lowered)
+
+
+def keep_top_k(scores_BV: torch.Tensor, k: int) -> torch.Tensor:
+    """Sets all but the k highest scores to minus infinity. Ties with the k-th stay."""
+    weakest = scores_BV.topk(min(k, scores_BV.shape[-1]), dim=-1).values[:, -1:]
+    return scores_BV.masked_fill(scores_BV < weakest, float("-inf"))
+
+
+def keep_top_p(scores_BV: torch.Tensor, p: float) -> torch.Tensor:
+    """Sets all scores outside the nucleus to minus infinity: the fewest that together reach p."""
+    ordered_BV, order_BV = scores_BV.sort(descending=True, dim=-1)
+    probabilities_BV = ordered_BV.softmax(-1)
+    reached_before_BV = probabilities_BV.cumsum(-1) - probabilities_BV
+    kept_BV = ordered_BV.masked_fill(reached_before_BV >= p, float("-inf"))
+    return torch.empty_like(scores_BV).scatter(1, order_BV, kept_BV)

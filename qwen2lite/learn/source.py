@@ -1,0 +1,181 @@
+"""Turns a function or class from a notebook into the text of a file that runs on its own."""
+
+import ast
+import builtins
+import importlib
+import inspect
+import linecache
+import math
+import symtable
+import textwrap
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+
+
+def standalone_source(part: Any) -> str:
+    """The source of a part, with the imports, constants and helpers of the notebook that it uses.
+
+    Args:
+        part: a function or class that is written out somewhere: in a notebook or a file.
+
+    Returns:
+        Python text: imports, then constants and helpers, then the part.
+
+    Raises:
+        ValueError: it has no source (a lambda, a built-in), or uses something that can't be written
+            down, such as a tensor of the notebook.
+    """
+    collected = _Collected(part)
+    collected.add(part)
+    blocks = ["\n".join(sorted(collected.imports)), "\n".join(collected.constants)]
+    blocks = [block for block in blocks if block]
+    return "\n\n\n".join(["\n\n".join(blocks), *collected.definitions]).strip("\n") + "\n"
+
+
+class _Collected:
+    """What one part needs, in the order in which it has to stand."""
+
+    def __init__(self, part: Any):
+        self.home = part.__module__
+        self.imports: set[str] = set()
+        self.constants: list[str] = []
+        self.definitions: list[str] = []
+        self.seen: dict[str, Any] = {}
+
+    def add(self, definition: Any) -> None:
+        """Adds a function or class, after everything that it uses."""
+        name = definition.__name__
+        if self.seen.setdefault(name, definition) is not definition:
+            raise ValueError(f"two different things are called {name}; rename one of them")
+        text = own_source(definition)
+        surroundings = _globals_of(definition)
+        for used in sorted(_global_names(text)):
+            if used != name and used in surroundings:
+                self._add_used(used, surroundings[used], by=name)
+            elif used == name and surroundings.get(used, definition) is not definition:
+                raise ValueError(f"{name} has been defined again since; run its cell again")
+        self.definitions.append(text)
+
+    def _add_used(self, name: str, value: Any, by: str) -> None:
+        if name in self.seen:
+            return
+        home = getattr(value, "__module__", None)
+        if isinstance(value, ModuleType):
+            self.imports.add(_import_line(name, value.__name__))
+        elif isinstance(value, FunctionType | type) and home == self.home:
+            if value.__name__ != name:
+                raise ValueError(f"{by} uses {name}, which is {value.__name__}: use that name")
+            self.add(value)
+            return
+        elif (path := _importable(name, value)) is not None:
+            module, original = path
+            alias = "" if original == name else f" as {name}"
+            self.imports.add(f"from {module} import {original}{alias}")
+        else:
+            self.constants.append(f"{name} = {_written(name, value, by, self.imports)}")
+        self.seen[name] = value
+
+
+def own_source(definition: Any) -> str:
+    """The text of one function or class, as it was when it was defined.
+
+    Raises:
+        ValueError: it has none, or it is written inside another function and uses its variables.
+    """
+    name = getattr(definition, "__name__", type(definition).__name__)
+    code = _some_code(definition)
+    if code is None or name == "<lambda>":
+        raise ValueError(f"{name} has no source to keep: write it as a `def` or a `class`")
+    if code.co_freevars and set(code.co_freevars) - {"__class__"}:
+        variables = ", ".join(code.co_freevars)
+        raise ValueError(f"{name} uses {variables} of the function around it; make it an argument")
+    # inspect.getsource finds functions of a notebook, but not its classes.
+    lines = linecache.getlines(code.co_filename)
+    for node in _definitions("".join(lines)):
+        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+        last = node.end_lineno or node.lineno
+        if node.name == name and first <= code.co_firstlineno <= last:
+            return textwrap.dedent("".join(lines[first - 1 : last])).rstrip("\n")
+    raise ValueError(f"the source of {name} is not to be found; run its cell again")
+
+
+def _definitions(text: str) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # a cell with a magic such as %time in it
+        cleaned = "\n".join("pass" if line[:1] in "%!" else line for line in text.split("\n"))
+        tree = ast.parse(cleaned)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node
+
+
+def _some_code(definition: Any) -> Any:
+    """Code that lies inside the definition, which tells the file and the lines."""
+    if isinstance(definition, type):
+        own = (inspect.unwrap(v) for v in vars(definition).values() if isinstance(v, FunctionType))
+        inside = [f.__code__ for f in own if f.__qualname__.startswith(definition.__qualname__)]
+        return inside[0] if inside else None
+    return getattr(inspect.unwrap(definition), "__code__", None) if callable(definition) else None
+
+
+def _globals_of(definition: Any) -> dict[str, Any]:
+    if isinstance(definition, type):
+        found = next(v for v in vars(definition).values() if isinstance(v, FunctionType))
+        return inspect.unwrap(found).__globals__
+    return inspect.unwrap(definition).__globals__
+
+
+def _global_names(text: str) -> set[str]:
+    """Names that a definition takes from its surroundings: annotations and defaults included."""
+    names: set[str] = set()
+    tables = [symtable.symtable(text, "part", "exec")]
+    while tables:
+        table = tables.pop()
+        outermost = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (outermost or symbol.is_global()):
+                names.add(symbol.get_name())
+        tables += table.get_children()
+    return names
+
+
+def _import_line(name: str, module: str) -> str:
+    if name == module.split(".")[0]:
+        return f"import {name}" if "." not in module else f"import {module}"
+    return f"import {module} as {name}"
+
+
+def _importable(name: str, value: Any) -> tuple[str, str] | None:
+    """(module, name) under which a value can be imported, or None."""
+    module, original = getattr(value, "__module__", None), getattr(value, "__name__", name)
+    if not isinstance(module, str) or module == "__main__" or not isinstance(original, str):
+        return None
+    if module == builtins.__name__ and hasattr(builtins, original):
+        return None
+    try:
+        found = getattr(importlib.import_module(module), original, None)
+    except ImportError:
+        return None
+    return (module, original) if found is value else None
+
+
+def _written(name: str, value: Any, by: str, imports: set[str]) -> str:
+    """A constant as Python text."""
+    if isinstance(value, torch.dtype | torch.device):
+        imports.add("import torch")
+        return repr(value) if isinstance(value, torch.dtype) else f"torch.{value!r}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    try:
+        if ast.literal_eval(repr(value)) == value:
+            return repr(value)
+    except (ValueError, SyntaxError, TypeError, RuntimeError, MemoryError):
+        pass
+    raise ValueError(
+        f"{by} uses {name}, a {type(value).__name__} of your notebook that can't be written into a "
+        "file: compute it inside the function, or pass it in"
+    )
