@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
-from qwen2lite.infer.onednn import fastest_products
+from qwen2lite.infer.cpu import fastest_products
 from qwen2lite.infer.sample import Sampler, Sampling
 from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.text.tokenizer import Qwen2Tokenizer

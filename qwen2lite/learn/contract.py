@@ -181,3 +181,24 @@ _STOPS = "Usually a `.detach()`, `.data`, `.item()`, `.numpy()` or `torch.no_gra
 def random_normal(*shape: int, seed: int = 0) -> torch.Tensor:
     """Normal numbers from their own generator, so that a check never moves the learner's seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def require_parameters(layer: Any, shapes: dict[str, list[int]], name: str) -> None:
+    """Raises Mistake unless the layer's parameters have the checkpoint's names and shapes."""
+    if not isinstance(layer, torch.nn.Module):
+        raise Mistake(f"{name} is a {type(layer).__name__}, and a torch.nn.Module was wanted.")
+    got = {key: list(value.shape) for key, value in layer.state_dict().items()}
+    wrong = {key: shape for key, shape in shapes.items() if got.get(key) != shape}
+    extra = sorted(got.keys() - shapes.keys())
+    if wrong:
+        wanted = ", ".join(f"{key} {shape}" for key, shape in wrong.items())
+        raise Mistake(
+            f"{name} has {got or 'no parameters'}, and lacks {wanted}.",
+            "The names are the checkpoint's. A weight counts where it is an nn.Parameter, or in an "
+            "nn.Linear (which stores [outputs, inputs]), and that is an attribute.",
+        )
+    if extra:
+        raise Mistake(
+            f"{name} has {', '.join(extra)}, which the checkpoint doesn't.",
+            "Is a `bias=False` missing?",
+        )

@@ -1,11 +1,12 @@
-"""The learner's own package: `keep` stores a part that passed its check, `my_parts` assembles them.
+"""The learner's own package: `keep` stores a part that passed its check, `my_parts` loads them.
 
-It lies in `my_qwen2/` in the learner's folder, one file a part, and nothing but `keep` writes there.
+It lies in `my_qwen2/` in the learner's folder, one file a part; only `keep` writes there.
 """
 
 import linecache
 import os
 import shutil
+import symtable
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,7 +26,7 @@ _FIELDS = {field.name: field.default for field in fields(Parts)}
 
 
 def learner_home() -> Path:
-    """The learner's folder: QWEN2LITE_HOME, else `work/` of the repository or the current folder."""
+    """The learner's folder: QWEN2LITE_HOME, or `work/` of the repository or current folder."""
     named = os.environ.get("QWEN2LITE_HOME")
     if named:
         return Path(named).expanduser()
@@ -39,8 +40,8 @@ def keep(*parts: Any, **named_parts: Any) -> None:
 
     A part goes with the imports, helpers and constants of the notebook that it uses, and what was
     written is read back and checked again. An earlier version is first copied to `my_qwen2/old/`.
-    Like `check` it shows what happened, and raises only when strict. Nothing is stored while nbgrader
-    grades, or a teacher's folder would fill with the answers of a class.
+    Like `check` it shows what happened, and raises only when strict. Nothing is stored while
+    nbgrader grades, or a teacher's folder would fill with the answers of a class.
 
     Args:
         parts: functions or classes that have the name of a part, such as `apply_rope` or `SwiGLU`.
@@ -111,7 +112,7 @@ def _say(text: str, refused: bool = False) -> None:
 
 
 def _by_name(parts: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
-    """Every part under its field of Parts: a class may also have the name of the package's class."""
+    """Every part under its field of Parts: a class may have the name of the package's."""
     known = {getattr(default, "__name__", ""): name for name, default in _FIELDS.items()}
     known.update({name: name for name in _FIELDS})
     found = {known.get(getattr(part, "__name__", ""), ""): part for part in parts}
@@ -158,7 +159,7 @@ def _file_text(name: str, part: Any) -> str:
     source = standalone_source(part)
     called = part.__name__
     if called != name:
-        if _load_text(source, name).get(name) is not None:
+        if name in symtable.symtable(source, name, "exec").get_identifiers():
             raise ValueError(f"{called} uses something else called {name}; rename that")
         source += f"\n\n{name} = {called}\n"
     return f'"""My {name}, kept from a notebook."""\n\n{source}'
@@ -190,10 +191,10 @@ def _load(path: Path, name: str) -> Callable[..., Any]:
     return found
 
 
-def _load_text(text: str, name: str, path: Path | None = None) -> dict[str, Any]:
+def _load_text(text: str, name: str, path: Path) -> dict[str, Any]:
     # Not through importlib, whose .pyc files may be stale where two versions come within a second.
     module = ModuleType(f"my_qwen2.{name}")
-    module.__file__ = str(path or f"<{name}>")
+    module.__file__ = str(path)
     # Python's own tools (inspect, dataclasses, torch.compile) look a module up by its name.
     sys.modules[module.__name__] = module
     linecache.checkcache(module.__file__)

@@ -1,15 +1,14 @@
 """Turns a function or class from a notebook into the text of a file that runs on its own."""
 
 import ast
-import builtins
-import importlib
 import inspect
 import linecache
 import math
 import symtable
+import sys
 import textwrap
 from collections.abc import Iterator
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -59,13 +58,17 @@ class _Collected:
                 raise ValueError(f"{name} has been defined again since; run its cell again")
         self.definitions.append(text)
 
+    def _is_written_by_learner(self, value: Any) -> bool:
+        home = getattr(value, "__module__", None) or ""
+        is_definition = isinstance(inspect.unwrap(value), FunctionType | type)
+        return is_definition and (home == self.home or home.startswith("my_qwen2."))
+
     def _add_used(self, name: str, value: Any, by: str) -> None:
         if name in self.seen:
             return
-        home = getattr(value, "__module__", None)
         if isinstance(value, ModuleType):
             self.imports.add(_import_line(name, value.__name__))
-        elif isinstance(value, FunctionType | type) and home == self.home:
+        elif self._is_written_by_learner(value):
             if value.__name__ != name:
                 raise ValueError(f"{by} uses {name}, which is {value.__name__}: use that name")
             self.add(value)
@@ -74,8 +77,15 @@ class _Collected:
             module, original = path
             alias = "" if original == name else f" as {name}"
             self.imports.add(f"from {module} import {original}{alias}")
+        elif (text := _written(value)) is not None:
+            if "torch." in text:
+                self.imports.add("import torch")
+            self.constants.append(f"{name} = {text}")
         else:
-            self.constants.append(f"{name} = {_written(name, value, by, self.imports)}")
+            raise ValueError(
+                f"{by} uses {name}, a {type(value).__name__} of your notebook that can't be "
+                "written into a file: compute it inside the function, or pass it in"
+            )
         self.seen[name] = value
 
 
@@ -86,15 +96,17 @@ def own_source(definition: Any) -> str:
         ValueError: it has none, or it is written inside another function and uses its variables.
     """
     name = getattr(definition, "__name__", type(definition).__name__)
-    code = _some_code(definition)
+    code = _own_code(definition)
     if code is None or name == "<lambda>":
-        raise ValueError(f"{name} has no source to keep: write it as a `def` or a `class`")
-    if code.co_freevars and set(code.co_freevars) - {"__class__"}:
+        raise ValueError(
+            f"{name} has no source to keep: write it as a `def`, or as a `class` with a method"
+        )
+    if set(code.co_freevars) - {"__class__"}:
         variables = ", ".join(code.co_freevars)
         raise ValueError(f"{name} uses {variables} of the function around it; make it an argument")
     # inspect.getsource finds functions of a notebook, but not its classes.
     lines = linecache.getlines(code.co_filename)
-    for node in _definitions("".join(lines)):
+    for node in _definitions(lines):
         first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
         last = node.end_lineno or node.lineno
         if node.name == name and first <= code.co_firstlineno <= last:
@@ -102,30 +114,32 @@ def own_source(definition: Any) -> str:
     raise ValueError(f"the source of {name} is not to be found; run its cell again")
 
 
-def _definitions(text: str) -> Iterator[ast.FunctionDef | ast.ClassDef]:
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:  # a cell with a magic such as %time in it
-        cleaned = "\n".join("pass" if line[:1] in "%!" else line for line in text.split("\n"))
-        tree = ast.parse(cleaned)
-    for node in ast.walk(tree):
+def _definitions(lines: list[str]) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    # A cell may hold magics such as %time, which are no Python.
+    python = ["\n" if line[:1] in "%!" else line for line in lines]
+    for node in ast.walk(ast.parse("".join(python))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node
 
 
-def _some_code(definition: Any) -> Any:
+def _own_code(definition: Any) -> CodeType | None:
     """Code that lies inside the definition, which tells the file and the lines."""
-    if isinstance(definition, type):
-        own = (inspect.unwrap(v) for v in vars(definition).values() if isinstance(v, FunctionType))
-        inside = [f.__code__ for f in own if f.__qualname__.startswith(definition.__qualname__)]
-        return inside[0] if inside else None
-    return getattr(inspect.unwrap(definition), "__code__", None) if callable(definition) else None
+    if not isinstance(definition, type):
+        return getattr(inspect.unwrap(definition), "__code__", None)
+    methods = [inspect.unwrap(v) for v in vars(definition).values() if isinstance(v, FunctionType)]
+    # A dataclass has methods that no one wrote; an inherited or borrowed one lies elsewhere.
+    written = [
+        f.__code__
+        for f in methods
+        if f.__qualname__.startswith(f"{definition.__qualname__}.")
+        and f.__code__.co_filename != "<string>"
+    ]
+    return written[0] if written else None
 
 
 def _globals_of(definition: Any) -> dict[str, Any]:
     if isinstance(definition, type):
-        found = next(v for v in vars(definition).values() if isinstance(v, FunctionType))
-        return inspect.unwrap(found).__globals__
+        return vars(sys.modules[definition.__module__])
     return inspect.unwrap(definition).__globals__
 
 
@@ -144,38 +158,33 @@ def _global_names(text: str) -> set[str]:
 
 
 def _import_line(name: str, module: str) -> str:
-    if name == module.split(".")[0]:
-        return f"import {name}" if "." not in module else f"import {module}"
-    return f"import {module} as {name}"
+    return f"import {module}" if name == module else f"import {module} as {name}"
 
 
 def _importable(name: str, value: Any) -> tuple[str, str] | None:
     """(module, name) under which a value can be imported, or None."""
-    module, original = getattr(value, "__module__", None), getattr(value, "__name__", name)
-    if not isinstance(module, str) or module == "__main__" or not isinstance(original, str):
+    if isinstance(value, int | float | str | bytes | tuple | list | dict | set | torch.dtype):
         return None
-    if module == builtins.__name__ and hasattr(builtins, original):
-        return None
-    try:
-        found = getattr(importlib.import_module(module), original, None)
-    except ImportError:
-        return None
-    return (module, original) if found is value else None
+    home, original = getattr(value, "__module__", None), getattr(value, "__name__", name)
+    homes = [home] if isinstance(home, str) else []
+    # torch.cat and its like don't say where they come from.
+    homes += sorted((m for m in sys.modules if not m.startswith("_")), key=lambda m: (len(m), m))
+    for module in homes:
+        found = getattr(sys.modules.get(module), "__dict__", {}).get(original)
+        if found is value and module != "__main__":
+            return module, original
+    return None
 
 
-def _written(name: str, value: Any, by: str, imports: set[str]) -> str:
-    """A constant as Python text."""
-    if isinstance(value, torch.dtype | torch.device):
-        imports.add("import torch")
-        return repr(value) if isinstance(value, torch.dtype) else f"torch.{value!r}"
+def _written(value: Any) -> str | None:
+    """A constant as Python text, or None where there is none that gives it back."""
+    if isinstance(value, torch.dtype):
+        return repr(value)
+    if isinstance(value, torch.device):
+        return f"torch.{value!r}"
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     try:
-        if ast.literal_eval(repr(value)) == value:
-            return repr(value)
-    except (ValueError, SyntaxError, TypeError, RuntimeError, MemoryError):
-        pass
-    raise ValueError(
-        f"{by} uses {name}, a {type(value).__name__} of your notebook that can't be written into a "
-        "file: compute it inside the function, or pass it in"
-    )
+        return repr(value) if ast.literal_eval(repr(value)) == value else None
+    except (ValueError, SyntaxError, TypeError, RuntimeError):
+        return None

@@ -55,19 +55,27 @@ class Qwen2Config:
                 )
             object.__setattr__(self, "head_dim", self.hidden_size // heads)
         if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even, because RoPE turns pairs; got {self.head_dim}")
+            raise ValueError(
+                f"head_dim must be even, because RoPE turns pairs; got {self.head_dim}"
+            )
         if heads % kv_heads:
             raise ValueError(
                 f"{heads} query heads can't share {kv_heads} key/value heads evenly; "
                 "num_attention_heads must be a multiple of num_key_value_heads"
             )
         if self.hidden_act != "silu":
-            raise ValueError(f"hidden_act must be 'silu', as in every Qwen2; got {self.hidden_act!r}")
+            raise ValueError(
+                f"hidden_act must be 'silu', as in every Qwen2; got {self.hidden_act!r}"
+            )
         if self.use_sliding_window:
-            raise ValueError("use_sliding_window is off in every published Qwen2 and not built here")
+            raise ValueError(
+                "use_sliding_window is off in every published Qwen2 and not built here"
+            )
         kind = (self.rope_scaling or {}).get("rope_type", "default")
         if kind != "default":
-            raise ValueError(f"rope_scaling of type {kind!r} is not built; remove it from the config")
+            raise ValueError(
+                f"rope_scaling of type {kind!r} is not built; remove it from the config"
+            )
 
     def is_sparse(self, layer: int) -> bool:
         """Whether the layer (counted from 0) has experts in place of one dense MLP."""
@@ -96,7 +104,9 @@ class Qwen2Config:
             kept["mlp_only_layers"] = tuple(kept["mlp_only_layers"])
         needed = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in kept]
         if needed:
-            raise ValueError(f"the config has no {', '.join(needed)}; a Qwen2 config.json names them")
+            raise ValueError(
+                f"the config has no {', '.join(needed)}; a Qwen2 config.json names them"
+            )
         return cls(**kept)
 
     @classmethod
@@ -133,45 +143,26 @@ def _rope_settings(values: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-_SMALL = {"max_position_embeddings": 131072, "vocab_size": 151936, "tie_word_embeddings": True}
-_LARGE = {"max_position_embeddings": 131072, "vocab_size": 152064, "tie_word_embeddings": False}
-_SHAPE_7B = {
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-}
+def _published(
+    size: int, width: int, layers: int, heads: int, kv_heads: int, **rest: Any
+) -> Qwen2Config:
+    """A base model: what they have in common is said here."""
+    return Qwen2Config(
+        hidden_size=size,
+        intermediate_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=131072,
+        **{"vocab_size": 151936, **rest},
+    )
+
 
 CONFIGS: dict[str, Qwen2Config] = {
-    "qwen2-0.5b": Qwen2Config(
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        **_SMALL,
-    ),
-    "qwen2-1.5b": Qwen2Config(
-        hidden_size=1536,
-        intermediate_size=8960,
-        num_hidden_layers=28,
-        num_attention_heads=12,
-        num_key_value_heads=2,
-        **_SMALL,
-    ),
-    "qwen2-7b": Qwen2Config(**_SHAPE_7B, **_LARGE),
-    "qwen2-57b-a14b": Qwen2Config(
-        **_SHAPE_7B, **{**_LARGE, "vocab_size": 151936}, num_experts=64
-    ),
-    "qwen2-72b": Qwen2Config(
-        hidden_size=8192,
-        intermediate_size=29568,
-        num_hidden_layers=80,
-        num_attention_heads=64,
-        num_key_value_heads=8,
-        rms_norm_eps=1e-5,
-        **_LARGE,
-    ),
+    "qwen2-0.5b": _published(896, 4864, 24, 14, 2, tie_word_embeddings=True),
+    "qwen2-1.5b": _published(1536, 8960, 28, 12, 2, tie_word_embeddings=True),
+    "qwen2-7b": _published(3584, 18944, 28, 28, 4, vocab_size=152064),
+    "qwen2-57b-a14b": _published(3584, 18944, 28, 28, 4, num_experts=64),
+    "qwen2-72b": _published(8192, 29568, 80, 64, 8, vocab_size=152064, rms_norm_eps=1e-5),
 }
 """The five published base models, by name. Source: their config.json files; report, table 1."""

@@ -83,7 +83,7 @@ class GGUFCheckpoint:
         return numbers.view(info.shape)
 
     def _fill(self, raw: torch.Tensor, name: str) -> None:
-        wanted = memoryview(raw.numpy())
+        wanted = memoryview(raw.numpy().data)
         while wanted:
             count = self._file.readinto(wanted)
             if not count:
@@ -134,7 +134,9 @@ def config_from(
     """
     kind = metadata.get("general.architecture")
     if kind != "qwen2":
-        raise ValueError(f"{path} holds a model of kind {kind!r}; from GGUF this package reads 'qwen2'")
+        raise ValueError(
+            f"{path} holds a model of kind {kind!r}; from GGUF this package reads 'qwen2'"
+        )
     if "model.embed_tokens.weight" not in tensors:
         raise ValueError(f"{path} has no token_embd.weight; it is not a whole model")
     config = {

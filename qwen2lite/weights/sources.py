@@ -14,6 +14,7 @@ class HubSource:
     name: str
     repo: str
     parameters: int
+    note: str = ""
 
     @property
     def file_name(self) -> str:
@@ -56,7 +57,7 @@ _PARAMETERS = {
     "qwen2-0.5b": 494_032_768,
     "qwen2-1.5b": 1_543_714_304,
     "qwen2-7b": 7_615_616_512,
-    "qwen2-57b-a14b": 57_409_011_712,
+    "qwen2-57b-a14b": 57_408_658_944,
     "qwen2-72b": 72_706_203_648,
 }
 _REPOS = {
@@ -92,15 +93,12 @@ _GGUF = IndexSource(
 )
 
 SOURCES: dict[str, HubSource | IndexSource] = {
-    source.name: source
-    for source in (
-        *(HubSource(name, repo, _PARAMETERS[name]) for name, repo in _REPOS.items()),
-        *(
-            HubSource(f"{name}-instruct", f"{repo}-Instruct", _PARAMETERS[name])
-            for name, repo in _REPOS.items()
-        ),
-        _GGUF,
-    )
+    **{name: HubSource(name, repo, _PARAMETERS[name]) for name, repo in _REPOS.items()},
+    **{
+        f"{name}-instruct": HubSource(f"{name}-instruct", f"{repo}-Instruct", _PARAMETERS[name])
+        for name, repo in _REPOS.items()
+    },
+    _GGUF.name: _GGUF,
 }
 """Every model that can be asked for by name."""
 

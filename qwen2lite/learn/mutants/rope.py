@@ -3,6 +3,9 @@ r"""Wrong versions of the parts in `model/rope.py`, each a mistake that real pro
 The docstring of a mutant is what a learner reads who made that mistake: what happens, and why.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from qwen2lite.model.rope import rotary_frequencies
@@ -39,23 +42,27 @@ def on_the_default_device(head_dim: int, rope_theta: float) -> torch.Tensor:
 
 
 def rounded_frequencies(head_dim: int, rope_theta: float) -> torch.Tensor:
-    """The frequencies went through bfloat16, whose 8 bits are whole turns off far into a text."""
+    """The frequencies went through bfloat16, whose 8 bits are whole turns off far into a text
+    (transformers #29496, InternLM #237)."""
     return rotary_frequencies(head_dim, rope_theta).bfloat16().float()
 
 
 def rounded_positions(
     positions_T: torch.Tensor, frequencies_R: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The positions went through bfloat16, which has no 257: far out, neighbours coincide."""
-    angles_TR = positions_T.bfloat16()[:, None] * frequencies_R
-    angles_TH = torch.cat((angles_TR, angles_TR), dim=-1)
-    return angles_TH.cos(), angles_TH.sin()
+    """The positions went through bfloat16, which has no 257: far into a text, neighbours coincide
+    (gpt-neox #1016, transformers #29285)."""
+    frequencies_H = frequencies_R.repeat(2)
+    positions_T = positions_T.to(torch.bfloat16)
+    turns_TH = torch.exp(1j * torch.outer(positions_T.to(frequencies_H.dtype), frequencies_H))
+    return turns_TH.real, turns_TH.imag
 
 
 def half_precision_positions(
     positions_T: torch.Tensor, frequencies_R: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The positions went through float16, which has no 2049: far out, neighbours coincide."""
+    """The positions went through float16, which has no 2049: far into a text, neighbours
+    coincide."""
     angles_TR = positions_T.half()[:, None] * frequencies_R
     angles_TH = torch.cat((angles_TR, angles_TR), dim=-1)
     return angles_TH.cos(), angles_TH.sin()
@@ -148,7 +155,7 @@ def widened(x_BNTH: torch.Tensor, cos_TH: torch.Tensor, sin_TH: torch.Tensor) ->
     return x_BNTH * cos_TH + partner_BNTH * sin_TH
 
 
-MUTANTS = {
+MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "rotary_frequencies": (
         exponent_without_two,
         divided_by_pairs,

@@ -1,0 +1,231 @@
+"""The command line: python -m qwen2lite fetch | chat | generate | encode | lab."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+
+PROGRAM = "python -m qwen2lite"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command. Returns 0, 2 for a wrong input or a missing file, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a Windows console may not speak UTF-8 by itself
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    flags = _parser().parse_args(arguments)
+    try:
+        flags.run(flags)
+    except (ValueError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Qwen2 from scratch.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    fetch = commands.add_parser("fetch", help="download a model into the cache, once")
+    fetch.add_argument(
+        "model",
+        nargs="?",
+        default="default",
+        help="name (default: the 0.5B for chat, about 0.5–1 GB)",
+    )
+    fetch.set_defaults(run=_fetch)
+
+    chat = commands.add_parser("chat", help="talk with an instruct model")
+    chat.add_argument("prompt", nargs="?", help="one question; without it, a conversation")
+    _add_model_flags(chat)
+    chat.add_argument("--system", help="system prompt (default: the model's own)")
+    _add_sampling_flags(chat, temperature=0.7, top_k=20, top_p=0.8, repetition_penalty=1.1)
+    chat.set_defaults(run=_chat)
+
+    generate = commands.add_parser("generate", help="continue a text")
+    generate.add_argument("prompt", help="the text to continue")
+    _add_model_flags(generate)
+    _add_sampling_flags(generate, temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    generate.set_defaults(run=_generate)
+
+    encode = commands.add_parser("encode", help="show the tokens of a text")
+    encode.add_argument("text", help="any text")
+    encode.add_argument("--model", help="name, folder or .gguf file (default: the fetched 0.5B)")
+    encode.set_defaults(run=_encode)
+
+    lab = commands.add_parser("lab", help="copy the lessons to work/ and open them in JupyterLab")
+    lab.set_defaults(run=_lab)
+    return parser
+
+
+def _add_model_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", help="name, folder or .gguf file (default: the fetched 0.5B)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="number format of the weights (default: auto, bfloat16 where it is fast)",
+    )
+
+
+def _add_sampling_flags(parser: argparse.ArgumentParser, **defaults: float) -> None:
+    helps = {
+        "temperature": "0 always takes the likeliest token, above 1 is bolder",
+        "top_k": "choose among the k likeliest tokens; 0 is off",
+        "top_p": "choose among the likeliest tokens that reach this probability; 1 is off",
+        "repetition_penalty": "divides the scores of tokens that have occurred; 1 is off",
+    }
+    for name, default in defaults.items():
+        flag = "--" + name.replace("_", "-")
+        text = f"{helps[name]} (default: {default})"
+        parser.add_argument(flag, type=type(default), default=default, help=text)
+    parser.add_argument("--seed", type=int, help="repeats a run (default: another each time)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=512, help="longest answer, in tokens (default: 512)"
+    )
+
+
+def _fetch(flags: argparse.Namespace) -> None:
+    from qwen2lite.weights.fetch import fetch
+
+    print(fetch(flags.model))
+
+
+def _source(flags: argparse.Namespace) -> str:
+    from qwen2lite.weights.sources import default_model
+
+    source = flags.model or default_model()
+    if source is None:
+        raise FileNotFoundError(f"no model is fetched yet; run: {PROGRAM} fetch")
+    return source
+
+
+def _chat(flags: argparse.Namespace) -> None:
+    from qwen2lite.text.chat import encode_chat
+
+    if flags.prompt is not None and not flags.prompt.strip():
+        raise ValueError("the prompt is empty: write a question, or leave it out to converse")
+    session = Session(flags)
+    messages = [{"role": "system", "content": flags.system}] if flags.system is not None else []
+    questions = [flags.prompt] if flags.prompt else _questions()
+    for question in questions:
+        messages.append({"role": "user", "content": question})
+        answer = session.answer(encode_chat(session.tokenizer, messages))
+        messages.append({"role": "assistant", "content": answer})
+
+
+def _questions() -> Iterator[str]:
+    print("Write a question; an empty line or Ctrl-D ends the conversation.")
+    while True:
+        try:
+            question = input("\nyou> ").strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        yield question
+
+
+def _generate(flags: argparse.Namespace) -> None:
+    session = Session(flags)
+    print(flags.prompt, end="")
+    session.answer(session.tokenizer.encode(flags.prompt))
+
+
+class Session:
+    """A loaded model with its settings: says them first, and speed and memory after each answer."""
+
+    def __init__(self, flags: argparse.Namespace):
+        import torch
+
+        from qwen2lite import Qwen2, Qwen2Tokenizer, Sampling
+
+        source = _source(flags)
+        names = ("repetition_penalty", "temperature", "top_k", "top_p", "seed")
+        self.sampling = Sampling(**{name: getattr(flags, name) for name in names})
+        self.max_new_tokens = flags.max_new_tokens
+        if self.max_new_tokens < 1:
+            raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
+        start = time.perf_counter()
+        dtype = None if flags.dtype == "auto" else getattr(torch, flags.dtype)
+        self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
+        self.model = Qwen2.from_pretrained(source, dtype=dtype, device=flags.device)
+        weight = self.model.output_weight_VD
+        self.weight_bytes = sum(p.nbytes for p in self.model.parameters())
+        print(
+            f"model {source} · {weight.device} · {str(weight.dtype).removeprefix('torch.')} · "
+            f"loaded in {time.perf_counter() - start:.1f} s\n{self.sampling} · "
+            f"max_new_tokens={self.max_new_tokens}\n"
+        )
+
+    def answer(self, prompt_ids: list[int]) -> str:
+        """Streams an answer to the screen and returns it."""
+        from qwen2lite import generate
+
+        clock = _Clock()
+        pieces = []
+        stops = self.tokenizer.eos_ids
+        settings = (self.max_new_tokens, self.sampling, stops)
+        for piece in generate(self.model, self.tokenizer, prompt_ids, *settings):
+            clock.tick()
+            pieces.append(piece)
+            print(piece, end="", flush=True)
+        answer = "".join(pieces)
+        tokens = len(self.tokenizer.encode(answer, allowed_special="none"))
+        print(f"\n\n{len(prompt_ids)} tokens read, {tokens} written · {clock.rates(tokens)}")
+        print(f"memory: weights {self.weight_bytes / 1e6:,.0f} MB{_peak_memory()}")
+        return answer
+
+
+class _Clock:
+    """Separates the time to the first token from the time of all others."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.first = self.last = self.start
+
+    def tick(self) -> None:
+        self.last = time.perf_counter()
+        if self.first == self.start:
+            self.first = self.last
+
+    def rates(self, tokens: int) -> str:
+        wait = f"first token after {self.first - self.start:.2f} s"
+        if tokens < 2 or self.last == self.first:
+            return wait
+        return f"{wait}, then {(tokens - 1) / (self.last - self.first):.1f} tokens/s"
+
+
+def _peak_memory() -> str:
+    """Peak memory of this process, where the system keeps count of it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f", process peak {peak * (1 if sys.platform == 'darwin' else 1024) / 1e6:,.0f} MB"
+
+
+def _encode(flags: argparse.Namespace) -> None:
+    from qwen2lite.text.tokenizer import Qwen2Tokenizer
+
+    tokenizer = Qwen2Tokenizer.from_pretrained(_source(flags))
+    ids = tokenizer.encode(flags.text)
+    for token in ids:
+        print(f"{token:>7}  {tokenizer.decode([token])!r}")
+    print(f"{len(ids)} tokens, {len(flags.text)} characters")
+
+
+def _lab(flags: argparse.Namespace) -> None:
+    from qwen2lite.learn.work import lab
+
+    lab()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

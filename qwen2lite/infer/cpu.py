@@ -1,0 +1,81 @@
+"""Which of PyTorch's matrix products are fastest on this processor, found out by trying.
+
+PyTorch sends products of bfloat16 matrices to oneDNN. On a processor without bfloat16 instructions
+two detours are faster, and both compute the same products with float32 sums:
+
+* one row, as in decoding, is bound by how fast the weights are read: PyTorch's own kernel reads
+  them faster than oneDNN's;
+* many rows, as in prefill, are bound by arithmetic: widening a weight to float32 costs little beside
+  a float32 product that runs several times as fast.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+
+def fastest_products(weight: torch.Tensor, rows: int) -> AbstractContextManager[object]:
+    """A context in which products of that many rows with such a weight are fastest here.
+
+    Args:
+        weight: any of the model's matrices; its dtype and device decide.
+        rows: tokens read at once.
+    """
+    plain = weight.device.type != "cpu" or weight.dtype == torch.float32
+    if plain or not torch.backends.mkldnn.is_available():
+        return nullcontext()
+    detour, tried_rows = (without_onednn, 1) if rows == 1 else (WideProducts, 64)
+    return detour() if _is_faster(detour, weight.dtype, tried_rows) else nullcontext()
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Uses PyTorch's own CPU kernels in place of oneDNN's."""
+    # torch.backends.mkldnn.flags would do, but warns at every use where there is no Intel GPU.
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+class WideProducts(TorchFunctionMode):
+    """Computes every linear layer in float32, widening its weight for the moment of the product."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Called by PyTorch in place of each of its functions."""
+        if func is not F.linear:
+            return func(*args, **(kwargs or {}))
+        x, weight, *bias = args
+        wide_bias = bias[0].float() if bias and bias[0] is not None else None
+        return F.linear(x.float(), weight.float(), wide_bias).to(x.dtype)
+
+
+@functools.cache
+def _is_faster(
+    detour: Callable[[], AbstractContextManager[object]], dtype: torch.dtype, rows: int
+) -> bool:
+    """Times a product both ways, on a matrix too large for the caches; tried once a process."""
+    weight = torch.ones(16384, 1024, dtype=dtype)
+    x = torch.ones(rows, 1024, dtype=dtype)
+    with_it, without_it = float("inf"), float("inf")
+    for _ in range(3):
+        without_it = min(without_it, _seconds(x, weight))
+        with detour():
+            with_it = min(with_it, _seconds(x, weight))
+    return with_it < without_it
+
+
+def _seconds(x: torch.Tensor, weight: torch.Tensor) -> float:
+    start = time.perf_counter()
+    F.linear(x, weight)
+    return time.perf_counter() - start

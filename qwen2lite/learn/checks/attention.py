@@ -1,0 +1,95 @@
+"""What `attend` has to do. Expected values are by hand: equal scores make a plain average."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from qwen2lite.learn.contract import (
+    Mistake,
+    call,
+    numbers,
+    random_normal,
+    require_gradient,
+    require_tensor,
+    same,
+    usual_reason,
+)
+from qwen2lite.learn.mutants.attention import MUTANTS
+
+Part = Callable[..., Any]
+
+
+def check_attend(attend: Part) -> Iterator[str]:
+    """Shape, the causal average by hand, grouping, scale, a given mask, float16, gradients."""
+    inputs = random_normal(3, 4, 5, 6), random_normal(3, 2, 7, 6), random_normal(3, 2, 7, 6, seed=2)
+    got = call(attend, *inputs, None)
+    require_tensor(got, [3, 4, 5, 6], torch.float32, "attend")
+    why = usual_reason(MUTANTS["attend"], got, *inputs, None)
+    yield "an answer for each head of each query"
+
+    # A query of zeros scores every key alike, so it gets the average of what it sees.
+    values = torch.arange(1.0, 6.0).view(1, 1, 5, 1).expand(1, 1, 5, 2)
+    got = call(attend, torch.zeros(1, 1, 3, 2), random_normal(1, 1, 5, 2), values, None)
+    _require(
+        got[..., 0], [2.0, 2.5, 3.0], "The last 3 of 5 queries see 3, 4 and 5 values of 1 … 5", why
+    )
+    yield "a query sees itself and what came before, also after a cache"
+
+    heads = torch.tensor([10.0, 20.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    got = call(attend, torch.zeros(1, 4, 1, 2), torch.zeros(1, 2, 1, 2), heads, None)
+    _require(
+        got[..., 0],
+        [10.0, 10.0, 20.0, 20.0],
+        "Four query heads read the value heads 10 and 20",
+        why,
+    )
+    yield "query heads share key and value heads in groups"
+
+    query = torch.tensor([2.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
+    keys = torch.tensor([[0.0] * 4, [math.log(3.0), 0.0, 0.0, 0.0]]).view(1, 1, 2, 4)
+    values = torch.tensor([[0.0] * 4, [1.0] * 4]).view(1, 1, 2, 4)
+    got = call(attend, query, keys, values, None)
+    _require(got, [0.75] * 4, "Scores 0 and log 3 weigh 1/4 and 3/4, the values 0 and 1", why)
+    yield "scores are divided by √H: weights of 1/4 and 3/4 come out"
+
+    yield from _check_mask(attend, inputs)
+    yield from _check_types(attend)
+
+
+def _check_mask(attend: Part, inputs: tuple[torch.Tensor, ...]) -> Iterator[str]:
+    mask_TS = torch.zeros(5, 7, dtype=torch.bool)
+    mask_TS[:, 2] = True
+    got = call(attend, *inputs, mask_TS)
+    want = inputs[2][:, :, 2:3].repeat_interleave(2, dim=1).expand(3, 4, 5, 6)
+    if not same(got, want.contiguous()):
+        raise Mistake(
+            "Where the mask shows only position 2, the answer isn't the value at position 2.",
+            usual_reason(MUTANTS["attend"], got, *inputs, mask_TS)
+            or "True in the mask means that the query may look there.",
+        )
+    yield "a mask that is given decides what is seen"
+
+
+def _check_types(attend: Part) -> Iterator[str]:
+    loud = torch.full((1, 1, 3, 4), 200.0).half()
+    values = torch.tensor([1.0, 2.0, 3.0]).half().view(1, 1, 3, 1).expand(1, 1, 3, 4)
+    got = call(attend, loud, loud, values, None)
+    why = usual_reason(MUTANTS["attend"], got, loud, loud, values, None)
+    require_tensor(got, [1, 1, 3, 4], torch.float16, "attend of float16 tensors", why)
+    _require(got[..., 0].float(), [1.0, 1.5, 2.0], "In float16, with 200s for q and k", why, 2e-3)
+    leaves = {
+        "q": random_normal(1, 2, 3, 4).requires_grad_(),
+        "k": random_normal(1, 1, 3, 4, seed=1).requires_grad_(),
+        "v": random_normal(1, 1, 3, 4, seed=2).requires_grad_(),
+    }
+    require_gradient(call(attend, *leaves.values(), None), leaves, "attend")
+    yield "large scores don't overflow, and gradients reach q, k and v"
+
+
+def _require(
+    got: torch.Tensor, want: list[float], what: str, why: str, tolerance: float = 1e-5
+) -> None:
+    if not same(got.flatten(), torch.tensor(want), tolerance):
+        raise Mistake(f"{what}: wanted {want}, got {numbers(got)}.", why)

@@ -1,0 +1,46 @@
+r"""Before BPE: one spelling for each character, then cuts that no merge may cross."""
+
+import unicodedata
+from collections.abc import Iterator
+
+import regex
+
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"  # English endings, in either case
+    r"|[^\r\n\p{L}\p{N}]?\p{L}+"  # letters, with one sign or space before them
+    r"|\p{N}"  # one digit, always alone
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*"  # signs, with the line ends after them
+    r"|\s*[\r\n]+"  # line ends
+    r"|\s+(?!\S)"  # spaces, but the last one before a word stays with the word
+    r"|\s+"
+)
+r"""Qwen2's pattern. It differs from GPT-4's in one place: `\p{N}`, not `\p{N}{1,3}`.
+
+Source: the published tokenizer.json; digits: arXiv 2309.16609, section 2.2.
+"""
+
+_WORDS = regex.compile(PATTERN)
+
+
+def normalise(text: str) -> str:
+    """NFC: a letter and its accent become one character wherever Unicode has one.
+
+    Raises:
+        ValueError: the text holds half of a surrogate pair, which no UTF-8 can express.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"character {error.start} of the text is the lone surrogate U+{ord(text[error.start]):04X}"
+            ", which is no character; read the text again with the right encoding"
+        ) from None
+    return unicodedata.normalize("NFC", text)
+
+
+def split_words(text: str) -> Iterator[str]:
+    """Cuts a text into words. Joined together they are the text again.
+
+    "don't stop" gives "don", "'t", " stop": the space belongs to the word after it.
+    """
+    return (match[0] for match in _WORDS.finditer(text))

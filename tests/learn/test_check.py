@@ -1,0 +1,78 @@
+"""What a learner sees of a check, and when it raises."""
+
+import pytest
+
+from qwen2lite.learn import check
+from qwen2lite.learn.check import Report, examine, is_strict
+from qwen2lite.learn.mutants.rope import interleaved
+from qwen2lite.model.rope import apply_rope, rotary_tables
+
+
+@pytest.fixture(autouse=True)
+def not_strict(monkeypatch):
+    monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
+    monkeypatch.delenv("QWEN2LITE_STRICT", raising=False)
+
+
+def unwritten(*inputs):
+    raise NotImplementedError
+
+
+def raiser(*inputs):
+    raise ValueError("<b>no & no</b>")
+
+
+def test_a_wrong_part_is_shown_and_does_not_raise(capsys):
+    assert check(apply_rope=interleaved) is None
+    shown = capsys.readouterr().out
+    assert "✗ apply_rope: wrong" in shown
+    assert "✓ same shape and dtype as its input" in shown
+    assert "into [-3, 2, 1, 4]; apply_rope made it [-2.0, 1.0, 3.0, 4.0]." in shown
+    assert "Usual reason: Every two neighbours are turned together" in shown
+
+
+@pytest.mark.parametrize(
+    "setting", [("NBGRADER_EXECUTION", "autograde"), ("QWEN2LITE_STRICT", "1")]
+)
+@pytest.mark.parametrize("part", [interleaved, unwritten, apply_rope])
+def test_strict_raises_the_same_message(monkeypatch, capsys, setting, part):
+    monkeypatch.setenv(*setting)
+    with pytest.raises(AssertionError) as raised:
+        check(apply_rope=part)
+    assert str(raised.value) in capsys.readouterr().out
+
+
+def test_strict_lets_what_is_right_pass(monkeypatch):
+    monkeypatch.setenv("QWEN2LITE_STRICT", "1")
+    assert is_strict()
+
+    def mine(x, cos, sin):
+        return apply_rope(x, cos, sin)
+
+    check(apply_rope=mine)
+
+
+def test_strict_is_one_and_not_zero(monkeypatch):
+    monkeypatch.setenv("QWEN2LITE_STRICT", "0")
+    assert not is_strict()
+
+
+def test_several_parts_make_one_report():
+    report = examine(apply_rope=unwritten, rotary_tables=rotary_tables)
+    assert [r.state for r in report.results] == ["not written yet", "right"]
+    assert not report.passed
+    assert not Report((report.results[0],)).passed
+    assert Report((report.results[1],)).passed
+
+
+def test_the_card_shows_a_learners_words_as_text():
+    card = examine(apply_rope=raiser)._repr_html_()
+    assert "<b>no" not in card
+    assert "&lt;b&gt;no &amp; no&lt;/b&gt;" in card
+    assert card.count("<div") == card.count("</div>")
+
+
+@pytest.mark.parametrize("parts", [{}, {"rope": apply_rope}])
+def test_an_unknown_part_is_an_error(parts):
+    with pytest.raises(ValueError, match="check"):
+        examine(**parts)

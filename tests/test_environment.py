@@ -1,0 +1,39 @@
+"""environment.yml and constraints.txt say the same as pyproject.toml."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+
+
+def _bounds(lines: list[str]) -> dict[str, str]:
+    found = {}
+    for line in lines:
+        requirement = Requirement(line)
+        name = CONDA_NAMES.get(requirement.name, requirement.name)
+        found[name] = str(requirement.specifier)
+    return found
+
+
+def test_environment_yml_has_the_learners_packages_with_the_same_bounds():
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    conda = _bounds([line for line in listed if isinstance(line, str) and line != "pip"])
+    python = conda.pop("python")
+    assert conda == _bounds(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["course"])
+    assert python == PROJECT["requires-python"]
+
+
+def test_constraints_pin_every_package_that_pyproject_names():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = _bounds([line for line in lines if line and not line.startswith("#")])
+    extras = PROJECT["optional-dependencies"].values()
+    named = _bounds(PROJECT["dependencies"] + [line for extra in extras for line in extra])
+    assert named.keys() <= pinned.keys()
+    for name, bound in named.items():
+        version = pinned[name].removeprefix("==")
+        assert Requirement(f"{name}{bound}").specifier.contains(version), (name, bound, version)
