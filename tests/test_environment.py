@@ -15,7 +15,7 @@ def _bounds(lines: list[str]) -> dict[str, str]:
     found = {}
     for line in lines:
         requirement = Requirement(line)
-        name = CONDA_NAMES.get(requirement.name, requirement.name)
+        name = CONDA_NAMES.get(requirement.name, requirement.name).lower()
         found[name] = str(requirement.specifier)
     return found
 

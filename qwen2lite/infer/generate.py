@@ -44,17 +44,17 @@ def generate_ids(
     sampler = sampler or Sampling().sampler()
     weight = model.output_weight_VD
     cache = model.new_cache(min(length + max_new_tokens, limit))
-    ids_BT = torch.tensor([list(prompt_ids)])
-    unread_BT = ids_BT
-    while ids_BT.shape[1] < cache.max_length:
+    history_BS = torch.tensor([list(prompt_ids)])
+    unread_BT = history_BS
+    while history_BS.shape[1] < cache.max_length:
         with fastest_products(weight, rows=unread_BT.shape[1]):
-            logits_BTV = model(unread_BT.to(weight.device), cache, last_only=True)
-        unread_BT = sampler(logits_BTV[:, -1].cpu(), ids_BT)[:, None]
+            logits_BV = model(unread_BT.to(weight.device), cache, last_only=True)[:, -1]
+        unread_BT = sampler(logits_BV.cpu(), history_BS)[:, None]
         token = int(unread_BT)
         if token in eos_ids:
             return
         yield token
-        ids_BT = torch.cat((ids_BT, unread_BT), dim=1)
+        history_BS = torch.cat((history_BS, unread_BT), dim=1)
 
 
 def generate(

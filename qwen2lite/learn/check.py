@@ -153,7 +153,7 @@ _SIGNS = {"right": "✓", "wrong": "✗", "not written yet": "○"}
 _COLOURS = {
     "right": "var(--jp-success-color1, #388e3c)",
     "wrong": "var(--jp-error-color1, #d32f2f)",
-    "not written yet": "var(--jp-border-color1, #9e9e9e)",
+    "not written yet": "var(--jp-ui-font-color2, #757575)",
 }
 
 
@@ -163,7 +163,7 @@ def _as_text(result: Result) -> str:
     if result.wrong:
         lines.append(f"    ✗ {result.wrong}")
     if result.reason:
-        lines.append(f"    Usual reason: {result.reason}")
+        lines.append(f"    → {result.reason}")
     if result.note:
         lines.append(f"    {result.note}")
     return "\n".join(lines)
@@ -179,7 +179,7 @@ def _as_card(result: Result) -> str:
     if result.wrong:
         rows.append(f'<div style="margin-top:.4em">✗ {escape(result.wrong)}</div>')
     if result.reason:
-        rows.append(f"<div><b>Usual reason:</b> {escape(result.reason)}</div>")
+        rows.append(f"<div>→ {escape(result.reason)}</div>")
     if result.note:
         rows.append(f"<div>{escape(result.note)}</div>")
     style = f"border-left:4px solid {colour};padding:.3em 0 .3em .9em;margin:.3em 0;max-width:50em"

@@ -9,11 +9,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
+_PACKAGE = Path(__file__).parents[1]
 TIME_LIMIT = 10.0
 """Seconds one call of a part may take. The tensors are tiny, so only an endless loop gets there."""
 
@@ -51,7 +53,8 @@ def call(part: Callable[..., Any], *inputs: Any, name: str = "") -> Any:
     except (Mistake, NotImplementedError):
         raise
     except Exception as error:
-        raise Mistake(_what_was_raised(error, name), f"It was given {describe(inputs)}.") from error
+        said = _what_was_raised(error, name)
+        raise Mistake(f"{said}. It was given {describe(inputs)}.") from error
     for old, new in zip(before, inputs, strict=True):
         if isinstance(new, torch.Tensor) and not same(old, new.detach(), tolerance=0.0):
             raise Mistake(
@@ -87,7 +90,7 @@ def _within_time_limit(part: Callable[..., Any], inputs: Iterable[Any], name: st
 
 def _what_was_raised(error: Exception, name: str) -> str:
     """The exception in one line, with the learner's line that it came from."""
-    message = str(error).strip().split("\n")[0]
+    message = str(error).strip().split("\n")[0].rstrip(".")
     said = f"{name} raised {type(error).__name__}: {message}"
     own_frames = [
         f for f in traceback.extract_tb(error.__traceback__) if _is_the_learners(f.filename)
@@ -99,8 +102,8 @@ def _what_was_raised(error: Exception, name: str) -> str:
 
 
 def _is_the_learners(filename: str) -> bool:
-    inside = filename.replace("\\", "/")
-    return "/site-packages/" not in inside and "/qwen2lite/" not in inside and "<" not in inside
+    installed = "site-packages" in Path(filename).parts or filename.startswith("<")
+    return not installed and not Path(filename).is_relative_to(_PACKAGE)
 
 
 def describe(value: Any) -> str:
@@ -114,7 +117,8 @@ def describe(value: Any) -> str:
 
 def numbers(tensor: torch.Tensor) -> str:
     """The values of a small tensor, rounded to what a person compares."""
-    return str([round(value, 4) + 0.0 for value in tensor.detach().double().flatten().tolist()])
+    values = tensor.detach().double().flatten().tolist()
+    return f"[{', '.join(f'{round(value, 4) + 0.0:g}' for value in values)}]"
 
 
 def same(got: Any, want: Any, tolerance: float = 1e-5) -> bool:

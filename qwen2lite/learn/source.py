@@ -73,7 +73,7 @@ class _Collected:
                 raise ValueError(f"{by} uses {name}, which is {value.__name__}: use that name")
             self.add(value)
             return
-        elif (path := _importable(name, value)) is not None:
+        elif (path := _importable(name, value, self.home)) is not None:
             module, original = path
             alias = "" if original == name else f" as {name}"
             self.imports.add(f"from {module} import {original}{alias}")
@@ -151,6 +151,9 @@ def _global_names(text: str) -> set[str]:
         table = tables.pop()
         outermost = table.get_type() == "module"
         for symbol in table.get_symbols():
+            # __name__ and its like exist in every file, and differ.
+            if symbol.get_name().startswith("__"):
+                continue
             if symbol.is_referenced() and (outermost or symbol.is_global()):
                 names.add(symbol.get_name())
         tables += table.get_children()
@@ -161,7 +164,7 @@ def _import_line(name: str, module: str) -> str:
     return f"import {module}" if name == module else f"import {module} as {name}"
 
 
-def _importable(name: str, value: Any) -> tuple[str, str] | None:
+def _importable(name: str, value: Any, notebook: str) -> tuple[str, str] | None:
     """(module, name) under which a value can be imported, or None."""
     if isinstance(value, int | float | str | bytes | tuple | list | dict | set | torch.dtype):
         return None
@@ -171,7 +174,7 @@ def _importable(name: str, value: Any) -> tuple[str, str] | None:
     homes += sorted((m for m in sys.modules if not m.startswith("_")), key=lambda m: (len(m), m))
     for module in homes:
         found = getattr(sys.modules.get(module), "__dict__", {}).get(original)
-        if found is value and module != "__main__":
+        if found is value and module not in ("__main__", notebook):
             return module, original
     return None
 

@@ -132,7 +132,7 @@ class Qwen2Config:
 def _rope_settings(values: dict[str, Any]) -> dict[str, Any]:
     """`rope_theta` and `rope_scaling`, from whichever of the two spellings a config.json uses."""
     together = values.get("rope_parameters") or values.get("rope_scaling")
-    settings = {}
+    settings: dict[str, Any] = {}
     if together:
         scaling = {k: v for k, v in together.items() if k not in ("rope_theta", "type")}
         scaling["rope_type"] = together.get("rope_type", together.get("type", "default"))

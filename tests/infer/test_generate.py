@@ -1,0 +1,71 @@
+"""Generation on a small model: stops, limits, and the detours of the CPU."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qwen2lite.infer import cpu
+from qwen2lite.infer.generate import generate_ids
+from qwen2lite.model.config import Qwen2Config
+from qwen2lite.model.qwen2 import Qwen2
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=61,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=30,
+        initializer_range=0.5,
+    )
+    return Qwen2(config).eval()
+
+
+def without_cache(model: Qwen2, ids: list[int], count: int) -> list[int]:
+    """Greedy decoding in the slow and obvious way: read everything again for each token."""
+    start = len(ids)
+    for _ in range(count):
+        ids = [*ids, int(model(torch.tensor([ids]))[0, -1].argmax())]
+    return ids[start:]
+
+
+def test_cached_decoding_gives_the_tokens_of_reading_everything_again(model):
+    got = list(generate_ids(model, [3, 1, 4, 1, 5], max_new_tokens=20))
+    assert got == without_cache(model, [3, 1, 4, 1, 5], 20)
+
+
+def test_a_stop_token_ends_the_text_and_is_not_part_of_it(model):
+    free = list(generate_ids(model, [3, 1, 4], max_new_tokens=12))
+    stop = free[6]
+    assert list(generate_ids(model, [3, 1, 4], 12, eos_ids={stop})) == free[: free.index(stop)]
+
+
+def test_generation_ends_where_the_context_does(model):
+    assert len(list(generate_ids(model, [1] * 25, max_new_tokens=99))) == 5
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"), [([], "empty"), ([1] * 30, "has 30 tokens"), ([1, 61], "id 61")]
+)
+def test_prompts_that_cannot_be_continued(model, prompt, says):
+    with pytest.raises(ValueError, match=says):
+        next(generate_ids(model, prompt))
+
+
+def test_detours_give_the_same_products_and_leave_no_trace():
+    x = torch.randn(3, 40).bfloat16()
+    weight, bias = torch.randn(50, 40).bfloat16(), torch.randn(50).bfloat16()
+    plain = F.linear(x, weight, bias)
+    exact = F.linear(x.double(), weight.double(), bias.double())
+    enabled = torch._C._get_mkldnn_enabled()
+    for detour in (cpu.without_onednn, cpu.WideProducts):
+        with detour():
+            got = F.linear(x, weight, bias)
+        assert got.dtype == torch.bfloat16
+        assert (got - exact).abs().max() <= (plain - exact).abs().max() + 0.13  # half a step at 32
+    assert torch._C._get_mkldnn_enabled() == enabled

@@ -1,0 +1,75 @@
+"""Configs: exact sizes of the published models, both spellings of RoPE's keys, clear refusals."""
+
+import json
+
+import pytest
+import torch
+
+from qwen2lite.model.config import CONFIGS, Qwen2Config
+from qwen2lite.model.qwen2 import Qwen2
+
+SMALL = {
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+# Computed from the published config.json files, layer by layer.
+PARAMETERS = {
+    "qwen2-0.5b": 494_032_768,
+    "qwen2-1.5b": 1_543_714_304,
+    "qwen2-7b": 7_615_616_512,
+    "qwen2-72b": 72_706_203_648,
+    "qwen2-57b-a14b": 57_408_658_944,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_models_have_exactly_their_parameters(name):
+    with torch.device("meta"):
+        model = Qwen2(CONFIGS[name])
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+def test_unknown_keys_are_left_out_and_both_spellings_of_rope_are_read():
+    old = Qwen2Config.from_dict({**SMALL, "rope_theta": 5e5, "rope_scaling": None, "x": 1})
+    new = Qwen2Config.from_dict(
+        {**SMALL, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    )
+    assert old == new
+    assert old.rope_theta == 5e5
+    assert old.head_dim == 8
+
+
+def test_to_dict_is_read_back_as_the_same_config(tmp_path):
+    for config in (Qwen2Config(**SMALL), Qwen2Config(**SMALL, num_experts=6, mlp_only_layers=(1,))):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config.to_dict()), encoding="utf-8")
+        assert Qwen2Config.from_json(path) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_attention_heads": 5}, "does not divide into 5 heads"),
+        ({"num_key_value_heads": 3}, "can't share 3"),
+        ({"head_dim": 7}, "head_dim must be even"),
+        ({"hidden_act": "gelu"}, "'gelu'"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ({"model_type": "llama"}, "'llama'"),
+        ({"hidden_size": None}, "no hidden_size"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_reason(change, says):
+    with pytest.raises(ValueError, match=says):
+        Qwen2Config.from_dict({**SMALL, **change})
+
+
+def test_a_broken_config_file_is_named(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"hidden_size": ', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json is not JSON"):
+        Qwen2Config.from_json(path)

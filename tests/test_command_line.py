@@ -1,0 +1,75 @@
+"""The command line as a person meets it: a real process, its words and its exit status."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REAL_MODEL
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "qwen2lite", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("command", ["fetch", "chat", "generate", "encode", "lab"])
+def test_every_command_has_help(command):
+    result = run(command, "--help")
+    assert result.returncode == 0
+    assert "usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["chat", " "], "the prompt is empty"),
+        (["generate", "Hello"], "no model is fetched yet"),
+        (["encode", "Hello", "--model", "qwen2-0.5c"], "did you mean qwen2-0.5b"),
+        (["encode", "Hello", "--model", "qwen2-72b"], "python -m qwen2lite fetch qwen2-72b"),
+        (["fetch", "qwen3"], "no file, folder or model is called 'qwen3'"),
+    ],
+)
+def test_wrong_input_is_one_clear_sentence_and_status_2(arguments, says, tmp_path):
+    result = run(*arguments, QWEN2LITE_CACHE=str(tmp_path))
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.real
+def test_encode_shows_tokens(real_tokenizer):
+    result = run("encode", "Hello world", "--model", REAL_MODEL)
+    assert result.returncode == 0
+    assert "9707  'Hello'" in result.stdout
+    assert "2 tokens" in result.stdout
+
+
+@pytest.mark.real
+def test_chat_answers_and_says_settings_first_and_speed_last(real_tokenizer):
+    question = "Write a Python function that reverses a string."
+    result = run("chat", question, "--model", REAL_MODEL, "--temperature", "0",
+                 "--max-new-tokens", "80")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    first, *_, last = result.stdout.strip().splitlines()
+    assert first.startswith(f"model {REAL_MODEL}")
+    assert "def " in result.stdout
+    assert "[::-1]" in result.stdout or "reversed" in result.stdout
+    assert "tokens/s" in result.stdout
+    assert last.startswith("memory: weights")
+
+
+def test_the_readme_is_short_and_names_both_commands():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 150
+    assert "make lab" in readme
+    assert "make test" in readme
