@@ -1,7 +1,8 @@
 """Decoding and prefill of the real 0.5B in bfloat16, beside transformers in the same run.
 
 Both sides hold the same weights: transformers' model gets the tensors that ours loaded. `decode` is the
-time from the first token to the last, after a prompt of 32 tokens; `prefill` scores the last position only.
+time from the first token to the last, after a prompt of 32 tokens; `prefill` scores only the last
+position.
 """
 
 import measure
@@ -36,7 +37,7 @@ def same_weights(model: Qwen2) -> transformers.Qwen2ForCausalLM:
     peer.load_state_dict(dict(model.named_parameters()), strict=False, assign=True)
     peer.tie_weights()
     rotary = peer.model.rotary_emb  # its buffers are in no checkpoint
-    peer.model.rotary_emb = type(rotary)(config=peer.config, device="cpu")
+    peer.model.rotary_emb = type(rotary)(config=peer.config)
     return peer.eval()
 
 

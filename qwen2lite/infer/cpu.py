@@ -47,13 +47,14 @@ def without_onednn() -> Iterator[None]:
 
 
 class WideProducts(TorchFunctionMode):
-    """Computes every linear layer in float32, widening its weight for the moment of the product."""
+    """Computes linear layers of many rows in float32, widening each weight for its product."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Called by PyTorch in place of each of its functions."""
-        if func is not F.linear:
+        # The output layer scores one row here: widening it would cost more than its product.
+        if func is not F.linear or args[0].shape[-2] == 1:
             return func(*args, **(kwargs or {}))
         x, weight, *bias = args
         wide_bias = bias[0].float() if bias and bias[0] is not None else None

@@ -1,53 +1,103 @@
-"""Writing a model as a Hugging Face folder, for transformers and whatever else reads one."""
+"""Writing a model as a Hugging Face folder, for every program that reads one."""
 
 import json
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors.torch import save_file
 
 
-class Exportable(Protocol):
-    """A model with a config that can say itself, such as `Qwen2`."""
+class Config(Protocol):
+    """What export needs of a config."""
 
-    config: Any
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json."""
+
+
+class Model(Protocol):
+    """What export needs of a model: a config, and parameters under the checkpoint's names."""
+
+    @property
+    def config(self) -> Config:
+        """Becomes config.json."""
 
     def named_parameters(self) -> Any:
-        """Names, as in a checkpoint, and parameters."""
+        """As of an nn.Module; a tied matrix is met once."""
 
 
 def export(
-    model: Exportable, folder: str | Path, generation_config: dict[str, Any] | None = None
+    model: Model,
+    folder: str | Path,
+    generation_config: dict[str, Any] | None = None,
+    max_shard_bytes: int = 5_000_000_000,
 ) -> Path:
-    """Writes config.json, generation_config.json and model.safetensors.
+    """Writes config.json, generation_config.json and the weights, in the parameters' own dtype.
 
-    The folder appears only when it is complete. A tied output matrix is the embedding and isn't
-    written a second time.
+    The folder appears only when it is complete: until then its name ends in `.part`. The tokenizer's
+    files are not written; copy them from where the tokenizer came from.
 
     Args:
-        model: a dense model.
-        folder: must not exist yet, or be empty.
-        generation_config: sampling defaults and stop tokens, if any.
+        model: a `Qwen2`.
+        folder: doesn't exist yet, or is empty.
+        generation_config: content of generation_config.json; None writes the config's end token.
+        max_shard_bytes: no weights file becomes larger, unless a single tensor is.
+
+    Returns:
+        The folder.
 
     Raises:
-        ValueError: the folder holds something.
+        ValueError: something is in the folder already.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; name a new folder, nothing is overwritten")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty; export to a new folder, nothing is overwritten")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    config = model.config.to_dict()
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as aside:
-        _write(Path(aside) / "config.json", {**model.config.to_dict(), "dtype": dtype})
-        _write(Path(aside) / "generation_config.json", generation_config or {})
-        save_file(tensors, Path(aside) / "model.safetensors", metadata={"format": "pt"})
-        if folder.exists():
-            folder.rmdir()
-        Path(aside).replace(folder)
-    return folder
+    write_json(part / "config.json", config | {"dtype": dtype})
+    generation = generation_config or {"eos_token_id": config.get("eos_token_id")}
+    write_json(part / "generation_config.json", generation)
+    write_weights(tensors, part, max_shard_bytes)
+    if folder.exists():
+        folder.rmdir()
+    return part.replace(folder)
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8", newline="\n")
+def write_weights(tensors: dict[str, torch.Tensor], folder: Path, max_shard_bytes: int) -> None:
+    """One model.safetensors, or numbered shards and the index that says which tensor is where."""
+    shards = split(tensors, max_shard_bytes)
+    names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = ["model.safetensors"]
+    for file_name, shard in zip(names, shards, strict=True):
+        contents = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
+        # transformers refuses files that don't say which framework wrote them.
+        save_file(contents, folder / file_name, metadata={"format": "pt"})
+    if len(shards) > 1:
+        places = {name: f for f, shard in zip(names, shards, strict=True) for name in shard}
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        write_json(folder / "model.safetensors.index.json", index)
+
+
+def split(tensors: dict[str, torch.Tensor], max_shard_bytes: int) -> list[dict[str, torch.Tensor]]:
+    """Fills shards in order, each as far as it goes."""
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    room = max_shard_bytes
+    for name, tensor in tensors.items():
+        if shards[-1] and tensor.nbytes > room:
+            shards.append({})
+            room = max_shard_bytes
+        shards[-1][name] = tensor
+        room -= tensor.nbytes
+    return shards
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """JSON as the Hub has it: indented, UTF-8, a line break at the end."""
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

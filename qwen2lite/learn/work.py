@@ -1,0 +1,102 @@
+"""The learner's own folder: lessons and exercises are copied there once, and never overwritten."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from qwen2lite.learn.keep import learner_home
+from qwen2lite.weights.sources import default_model
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDERS = ("notebooks", "exercises")
+_MANIFEST = ".copied.json"
+
+
+def sync(work: Path | None = None, course: Path = REPOSITORY) -> list[Path]:
+    """Brings new and updated notebooks into the work folder.
+
+    A copy that the learner hasn't changed is replaced. One that was changed stays, and the update
+    arrives beside it as NAME.new.ipynb; a changed NAME.new.ipynb stays too, under the next free name.
+
+    Args:
+        work: the learner's folder.
+        course: the repository.
+
+    Returns:
+        The files that were written.
+    """
+    work = work or learner_home()
+    work.mkdir(parents=True, exist_ok=True)
+    manifest = work / _MANIFEST
+    copied = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    written = []
+    for source in (path for name in FOLDERS for path in sorted((course / name).glob("*.ipynb"))):
+        name = f"{source.parent.name}/{source.name}"
+        content = source.read_bytes()
+        if copied.get(name) == _digest(content) and (work / name).is_file():
+            continue
+        target = _free_place(work / name, copied.get(name), content)
+        if target is not None:
+            _write_whole(target, content)
+            written.append(target)
+        copied[name] = _digest(content)
+        _write_whole(manifest, json.dumps(copied, indent=1).encode())
+    return written
+
+
+def _free_place(place: Path, copied: str | None, content: bytes) -> Path | None:
+    """Where an update may go without touching the learner's work; None where it already lies."""
+    candidates = [place, place.with_suffix(".new.ipynb")]
+    candidates += [place.with_suffix(f".new{number}.ipynb") for number in range(2, 100)]
+    for candidate in candidates:
+        if not candidate.exists():
+            return candidate
+        found = _digest(candidate.read_bytes())
+        if found == _digest(content):
+            return None
+        if candidate == place and found == copied:
+            return candidate
+    raise ValueError(f"{place.parent} holds a hundred updates of {place.name}; move some away")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes aside and renames, so that a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_bytes(content)
+    aside.replace(path)
+
+
+def lab() -> None:
+    """Copies what is new and opens JupyterLab on the first lesson, until it is closed.
+
+    Raises:
+        OSError: JupyterLab isn't installed or doesn't start.
+    """
+    work = learner_home().resolve()
+    for path in sync(work):
+        print(f"new in your folder: {path}")
+    command = [sys.executable, "-m", "jupyterlab", "notebooks/00_start_here.ipynb"]
+    command += [
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    environment = {**os.environ, "QWEN2LITE_HOME": str(work)}
+    status = subprocess.run(command, cwd=work, env=environment).returncode
+    if status:
+        raise OSError(
+            f"JupyterLab ended with status {status}; is it installed? "
+            'python -m pip install -c constraints.txt -e ".[course]"'
+        )
+
+
+def lesson_model() -> str:
+    """The model for a lesson's real-weights moment: the fetched 0.5B, else the tiny one in data/."""
+    return default_model() or str(REPOSITORY / "data" / "qwen2-tiny")
