@@ -1,9 +1,9 @@
 r"""Before BPE: one spelling for each character, then cuts that no merge may cross."""
 
-import unicodedata
 from collections.abc import Iterator
 
 import regex
+from tokenizers import normalizers
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"  # English endings, in either case
@@ -20,6 +20,8 @@ Source: the published tokenizer.json; digits: arXiv 2309.16609, section 2.2.
 """
 
 _WORDS = regex.compile(PATTERN)
+# Not unicodedata: its Unicode version is Python's, and a few characters would get other ids.
+_NFC = normalizers.NFC()
 
 
 def normalise(text: str) -> str:
@@ -35,7 +37,7 @@ def normalise(text: str) -> str:
             f"character {error.start} of the text is the lone surrogate U+{ord(text[error.start]):04X}"
             ", which is no character; read the text again with the right encoding"
         ) from None
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else _NFC.normalize_str(text)
 
 
 def split_words(text: str) -> Iterator[str]:
