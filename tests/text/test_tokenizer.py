@@ -28,6 +28,8 @@ PIECES = [
 
 
 def generated_strings(count: int, seed: int = 0):
+    """Only characters that Python's Unicode knows: the `regex` module knows newer ones (U+058B and
+    U+0CDC became letters lately) that the library still takes for signs."""
     chance = random.Random(seed)
     for _ in range(count):
         first, size = chance.choice(BLOCKS)
