@@ -38,9 +38,8 @@ def generated_strings(count: int, seed: int = 0):
             if chance.random() < 0.5:
                 parts.append(chance.choice(PIECES))
             else:
-                parts += [
-                    chr(first + chance.randrange(size)) for _ in range(chance.randrange(1, 5))
-                ]
+                drawn = [chr(first + chance.randrange(size)) for _ in range(chance.randrange(1, 5))]
+                parts += [c for c in drawn if unicodedata.category(c) != "Cn"]
         yield "".join(parts)
 
 
