@@ -30,6 +30,8 @@ def normalise(text: str) -> str:
     Raises:
         ValueError: the text holds half of a surrogate pair, which no UTF-8 can express.
     """
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -40,9 +42,9 @@ def normalise(text: str) -> str:
     return text if text.isascii() else _NFC.normalize_str(text)
 
 
-def split_words(text: str) -> Iterator[str]:
+def split_words(text: str) -> list[str]:
     """Cuts a text into words. Joined together they are the text again.
 
     "don't stop" gives "don", "'t", " stop": the space belongs to the word after it.
     """
-    return (match[0] for match in _WORDS.finditer(text))
+    return _WORDS.findall(text)

@@ -94,6 +94,10 @@ def _placed(
     found: list[tuple[str, TensorInfo]], alignment: int, reader: "_Reader"
 ) -> dict[str, TensorInfo]:
     """Turns offsets from the end of the directory into offsets from the start of the file."""
+    if not isinstance(alignment, int) or alignment <= 0:
+        raise ValueError(
+            f"{reader.path} is damaged: general.alignment is {alignment!r}; fetch it again"
+        )
     position = reader.file.tell()
     data_start = position + -position % alignment
     placed = {}
@@ -132,7 +136,13 @@ class _Reader:
     def string(self) -> str:
         # Straight to `read` where all is well: a vocabulary has 300,000 of these.
         length = int.from_bytes(self.take(8), "little")
-        return self.take(length).decode("utf-8")
+        data = self.take(length)
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{self.path} is damaged: a string is not UTF-8 ({error}); fetch it again"
+            ) from None
 
     def value(self, kind: int) -> Any:
         if kind == _STRING:

