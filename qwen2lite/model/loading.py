@@ -1,9 +1,34 @@
 """From a checkpoint's tensors to a model's parameters, one at a time, with every misfit named."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from qwen2lite.weights.checkpoint import Checkpoint
+
+
+class WithoutInitialising(TorchFunctionMode):
+    """Inside this context `torch.nn.init` leaves its tensors as they are.
+
+    For models on the meta device: the first random numbers asked of it make PyTorch import its
+    symbolic shapes and sympy, which takes longer than loading the 0.5B.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Called by PyTorch in place of every function."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def load_weights(

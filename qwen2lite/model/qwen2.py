@@ -12,7 +12,7 @@ from qwen2lite.model.attention import GroupedQueryAttention, fused_attend
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.device import pick_device, pick_dtype
-from qwen2lite.model.loading import load_weights
+from qwen2lite.model.loading import WithoutInitialising, load_weights
 from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.moe import MixtureOfExperts, route
 from qwen2lite.model.norm import RMSNorm
@@ -161,7 +161,7 @@ class Qwen2(nn.Module):
         """
         place = pick_device(str(device))
         with open_checkpoint(source) as checkpoint:
-            with torch.device("meta"):
+            with torch.device("meta"), WithoutInitialising():
                 model = cls(Qwen2Config.from_dict(checkpoint.config), parts)
             load_weights(model, checkpoint, dtype or pick_dtype(place), place)
         return model.eval()

@@ -1,7 +1,5 @@
 r"""Before BPE: one spelling for each character, then cuts that no merge may cross."""
 
-from collections.abc import Iterator
-
 import regex
 from tokenizers import normalizers
 
@@ -39,7 +37,7 @@ def normalise(text: str) -> str:
             f"character {error.start} of the text is the lone surrogate U+{ord(text[error.start]):04X}"
             ", which is no character; read the text again with the right encoding"
         ) from None
-    return text if text.isascii() else _NFC.normalize_str(text)
+    return _NFC.normalize_str(text)
 
 
 def split_words(text: str) -> list[str]:

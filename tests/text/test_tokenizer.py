@@ -2,7 +2,6 @@
 
 import random
 import unicodedata
-import unicodedata
 
 import pytest
 from hypothesis import given, settings
