@@ -37,7 +37,9 @@ def normalise(text: str) -> str:
             f"character {error.start} of the text is the lone surrogate U+{ord(text[error.start]):04X}"
             ", which is no character; read the text again with the right encoding"
         ) from None
-    return _NFC.normalize_str(text)
+    # No character composes with a line end, and the lines of most texts need no work.
+    lines = text.split("\n")
+    return "\n".join(line if line.isascii() else _NFC.normalize_str(line) for line in lines)
 
 
 def split_words(text: str) -> list[str]:

@@ -27,20 +27,29 @@ class Model(Protocol):
         """As of an nn.Module; a tied matrix is met once."""
 
 
+class Tokenizer(Protocol):
+    """What export needs of a tokenizer."""
+
+    @property
+    def library(self) -> Any:
+        """The same tokenizer as a `tokenizers.Tokenizer`."""
+
+
 def export(
     model: Model,
     folder: str | Path,
+    tokenizer: Tokenizer | None = None,
     generation_config: dict[str, Any] | None = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> Path:
     """Writes config.json, generation_config.json and the weights, in the parameters' own dtype.
 
-    The folder appears only when it is complete: until then its name ends in `.part`. The tokenizer's
-    files are not written; copy them from where the tokenizer came from.
+    The folder appears only when it is complete: until then its name ends in `.part`.
 
     Args:
         model: a `Qwen2`.
         folder: doesn't exist yet, or is empty.
+        tokenizer: a `Qwen2Tokenizer`, written as tokenizer.json; None leaves it out.
         generation_config: content of generation_config.json; None writes the config's end token.
         max_shard_bytes: no weights file becomes larger, unless a single tensor is.
 
@@ -63,6 +72,9 @@ def export(
     generation = generation_config or {"eos_token_id": config.get("eos_token_id")}
     write_json(part / "generation_config.json", generation)
     write_weights(tensors, part, max_shard_bytes)
+    if tokenizer is not None:
+        tokenizer.library.save(str(part / "tokenizer.json"))
+        write_json(part / "tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer"})
     if folder.exists():
         folder.rmdir()
     return part.replace(folder)
@@ -78,6 +90,8 @@ def write_weights(tensors: dict[str, torch.Tensor], folder: Path, max_shard_byte
         contents = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
         # transformers refuses files that don't say which framework wrote them.
         save_file(contents, folder / file_name, metadata={"format": "pt"})
+        # safetensors writes for the owner's eyes only; a class shares its folder.
+        shutil.copymode(folder / "config.json", folder / file_name)
     if len(shards) > 1:
         places = {name: f for f, shard in zip(names, shards, strict=True) for name in shard}
         total = sum(tensor.nbytes for tensor in tensors.values())

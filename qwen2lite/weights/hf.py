@@ -46,7 +46,14 @@ class HFCheckpoint:
         return {n: tuple(f.get_slice(n).get_shape()) for n, f in self._files.items()}
 
     def tensor(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """One tensor, on the CPU, in the wanted dtype."""
+        """One tensor, on the CPU, in the wanted dtype.
+
+        In the file's own dtype it is a view of the file, mapped privately: loading reads nothing
+        until the numbers are used, processes share one copy, writing to the tensor copies the page
+        and leaves the file alone. The map outlives `close`, and a file that is renamed over or
+        deleted. Only a file overwritten in place would show through, which `fetch` and `export`
+        never do.
+        """
         return self._files[name].get_tensor(name).to(dtype)
 
     def close(self) -> None:
