@@ -1,9 +1,12 @@
 """Decoding and prefill of the real 0.5B in bfloat16, beside transformers in the same run.
 
-Both sides hold the same weights: transformers' model gets the tensors that ours loaded. `decode` is the
-time from the first token to the last, after a prompt of 32 tokens; `prefill` scores only the last
-position.
+Both sides hold the same weights: transformers' model gets the tensors that ours loaded, and ours are
+packed for the CPU as `chat` packs them. `decode` is the time from the first token to the last, after a
+prompt of 32 tokens; `prefill` scores only the last position.
 """
+
+import time
+from collections.abc import Iterator
 
 import measure
 import torch
@@ -12,6 +15,7 @@ import transformers
 from qwen2lite import Qwen2
 from qwen2lite.infer.cpu import fastest_products
 from qwen2lite.infer.generate import generate_ids
+from qwen2lite.infer.packed import pack
 from qwen2lite.weights.sources import default_model
 
 THREADS, PROMPT, TOKENS = 2, 32, 32
@@ -23,9 +27,10 @@ def main() -> None:
     model = Qwen2.from_pretrained(default_model(), dtype=torch.bfloat16, device="cpu")
     peer = same_weights(model)
     ids = torch.randint(0, 100_000, (512,), generator=torch.Generator().manual_seed(0)).tolist()
+    ours = pack(model)
     rows = [
-        *decode_rows(flags.repeats, model, peer, ids),
-        prefill_row(flags.repeats, model, peer, ids),
+        *decode_rows(flags.repeats, ours, model, peer, ids[:PROMPT]),
+        prefill_row(flags.repeats, ours, peer, ids),
     ]
     measure.show(rows, flags.json)
 
@@ -41,47 +46,67 @@ def same_weights(model: Qwen2) -> transformers.Qwen2ForCausalLM:
     return peer.eval()
 
 
-def decode_rows(repeats: int, model: Qwen2, peer: transformers.PreTrainedModel, ids: list[int]):
-    prompt_BT = torch.tensor([ids[:PROMPT]])
+def decode_rows(
+    repeats: int, ours: Qwen2, plain: Qwen2, peer: transformers.PreTrainedModel, prompt: list[int]
+) -> Iterator[measure.Row]:
+    def theirs() -> float:
+        limits = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
+        peer.generate(
+            torch.tensor([prompt]), do_sample=False, pad_token_id=0, streamer=ticks, **limits
+        )
+        return ticks.rate()
 
-    def ours() -> None:
-        assert len(list(generate_ids(model, ids[:PROMPT], TOKENS))) == TOKENS
+    def under_our_flags() -> float:
+        with fastest_products(plain.device, plain.dtype, rows=1):
+            return theirs()
 
-    def ours_first() -> None:
-        next(generate_ids(model, ids[:PROMPT], TOKENS))
-
-    def theirs(count: int) -> None:
-        limits = {"max_new_tokens": count, "min_new_tokens": count}
-        peer.generate(prompt_BT, do_sample=False, pad_token_id=0, **limits)
-
-    def theirs_under_our_flags(count: int) -> None:
-        with fastest_products(model.output_weight_VD, rows=1):
-            theirs(count)
-
-    sides = (
-        ours, ours_first, lambda: theirs(TOKENS), lambda: theirs(1),
-        lambda: theirs_under_our_flags(TOKENS), lambda: theirs_under_our_flags(1),
-    )  # fmt: skip
-    whole, first, their_whole, their_first, flagged, flagged_first = measure.median_seconds(
-        repeats, *sides
-    )
-    rate = (TOKENS - 1) / (whole - first)
-    peers = {
-        "decode bf16": ("transformers generate", their_whole - their_first),
-        "decode bf16, both under our flags": ("transformers, our flags", flagged - flagged_first),
+    ticks = Ticks()
+    sides = {
+        "ours": lambda: ticks.watch(generate_ids(ours, prompt, TOKENS)),
+        "transformers generate": theirs,
+        "transformers, our flags": under_our_flags,
+        "our model, not packed": lambda: ticks.watch(generate_ids(plain, prompt, TOKENS)),
     }
-    for work, (name, seconds) in peers.items():
-        their_rate = (TOKENS - 1) / seconds
-        yield measure.Row(work, rate, their_rate, name, "tokens/s", rate / their_rate)
+    rates = measure.medians(repeats, *sides.values())
+    works = ("decode bf16", "decode bf16, peer under our flags", "decode bf16, beside unpacked")
+    for work, peer_name, rate in zip(works, list(sides)[1:], rates[1:], strict=True):
+        yield measure.Row(work, rates[0], rate, peer_name, "tokens/s", rates[0] / rate)
 
 
-def prefill_row(repeats: int, model: Qwen2, peer: transformers.PreTrainedModel, ids: list[int]):
+class Ticks:
+    """Tokens a second from the first token to the last; also a streamer of transformers'."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: object) -> None:
+        """transformers calls this with the prompt, and then with each token."""
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        """transformers calls this last."""
+
+    def watch(self, tokens: Iterator[int]) -> float:
+        self.put("the prompt")
+        for token in tokens:
+            self.put(token)
+        return self.rate()
+
+    def rate(self) -> float:
+        first, *_, last = self.times[1:]
+        count, self.times = len(self.times) - 1, []
+        assert count == TOKENS, f"{count} tokens came, not {TOKENS}"
+        return (count - 1) / (last - first)
+
+
+def prefill_row(
+    repeats: int, model: Qwen2, peer: transformers.PreTrainedModel, ids: list[int]
+) -> measure.Row:
     ids_BT = torch.tensor([ids])
 
     @torch.inference_mode()
     def ours() -> None:
-        with fastest_products(model.output_weight_VD, rows=len(ids)):
-            model(ids_BT, model.new_cache(len(ids)), last_only=True)
+        model(ids_BT, model.new_cache(len(ids)), last_only=True)
 
     @torch.inference_mode()
     def theirs() -> None:

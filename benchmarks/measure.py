@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 
 @dataclass
@@ -28,15 +29,29 @@ def parser(description: str) -> argparse.ArgumentParser:
     return flags
 
 
-def median_seconds(repeats: int, *sides: Callable[[], object]) -> list[float]:
-    """Runs the sides in turn, so that a slow moment of the machine hits both; median of each."""
-    seconds: list[list[float]] = [[] for _ in sides]
+def medians(repeats: int, *sides: Callable[[], float]) -> list[float]:
+    """Runs the sides in turn, so that a slow moment of the machine hits all; median of each.
+
+    Each side runs once more before that, and what it then returns doesn't count.
+    """
+    for run in sides:
+        run()
+    results: list[list[float]] = [[] for _ in sides]
     for _ in range(repeats):
-        for times, run in zip(seconds, sides, strict=True):
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in seconds]
+        for values, run in zip(results, sides, strict=True):
+            values.append(run())
+    return [statistics.median(values) for values in results]
+
+
+def median_seconds(repeats: int, *sides: Callable[[], object]) -> list[float]:
+    """`medians` of the time that each side takes."""
+
+    def timed(run: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    return medians(repeats, *(partial(timed, run) for run in sides))
 
 
 def show(rows: list[Row], as_json: bool) -> None:

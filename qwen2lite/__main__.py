@@ -144,6 +144,7 @@ class Session:
         import torch
 
         from qwen2lite import Qwen2, Qwen2Tokenizer, Sampling
+        from qwen2lite.infer.packed import pack
 
         source = _source(flags)
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "seed")
@@ -154,11 +155,12 @@ class Session:
         start = time.perf_counter()
         dtype = None if flags.dtype == "auto" else getattr(torch, flags.dtype)
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
-        self.model = Qwen2.from_pretrained(source, dtype=dtype, device=flags.device)
-        weight = self.model.output_weight_VD
-        self.weight_bytes = sum(p.nbytes for p in self.model.parameters())
+        model = Qwen2.from_pretrained(source, dtype=dtype, device=flags.device)
+        self.weight_bytes = sum(p.nbytes for p in model.parameters())
+        self.model = pack(model)
         print(
-            f"model {source} · {weight.device} · {str(weight.dtype).removeprefix('torch.')} · "
+            f"model {source} · {model.device} · {str(model.dtype).removeprefix('torch.')}"
+            f"{' packed' if self.model is not model else ''} · "
             f"loaded in {time.perf_counter() - start:.1f} s\n{self.sampling} · "
             f"max_new_tokens={self.max_new_tokens}\n"
         )

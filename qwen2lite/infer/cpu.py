@@ -20,18 +20,21 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 
-def fastest_products(weight: torch.Tensor, rows: int) -> AbstractContextManager[object]:
-    """A context in which products of that many rows with such a weight are fastest here.
+def fastest_products(
+    device: torch.device, dtype: torch.dtype, rows: int
+) -> AbstractContextManager[object]:
+    """A context in which products of that many rows with a model's weights are fastest here.
 
     Args:
-        weight: any of the model's matrices; its dtype and device decide.
+        device: the model's.
+        dtype: the model's.
         rows: tokens read at once.
     """
-    plain = weight.device.type != "cpu" or weight.dtype == torch.float32
+    plain = device.type != "cpu" or dtype == torch.float32
     if plain or not torch.backends.mkldnn.is_available():
         return nullcontext()
     detour, tried_rows = (without_onednn, 1) if rows == 1 else (WideProducts, 64)
-    return detour() if _is_faster(detour, weight.dtype, tried_rows) else nullcontext()
+    return detour() if _is_faster(detour, dtype, tried_rows) else nullcontext()
 
 
 @contextmanager

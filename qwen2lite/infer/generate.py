@@ -33,7 +33,7 @@ def generate_ids(
     Raises:
         ValueError: an empty prompt, one that fills the context, or ids outside the vocabulary.
     """
-    length, limit = len(prompt_ids), model.config.max_position_embeddings
+    length, limit = len(prompt_ids), model.config.context_length
     if not length:
         raise ValueError("the prompt is empty: give at least one token to continue")
     if length >= limit:
@@ -42,13 +42,12 @@ def generate_ids(
             "shorten the prompt so that there is room for an answer"
         )
     sampler = sampler or Sampling().sampler()
-    weight = model.output_weight_VD
     cache = model.new_cache(min(length + max_new_tokens, limit))
     history_BS = torch.tensor([list(prompt_ids)])
     unread_BT = history_BS
     while history_BS.shape[1] < cache.max_length:
-        with fastest_products(weight, rows=unread_BT.shape[1]):
-            logits_BV = model(unread_BT.to(weight.device), cache, last_only=True)[:, -1]
+        with fastest_products(model.device, model.dtype, rows=unread_BT.shape[1]):
+            logits_BV = model(unread_BT.to(model.device), cache, last_only=True)[:, -1]
         unread_BT = sampler(logits_BV.cpu(), history_BS)[:, None]
         token = int(unread_BT)
         if token in eos_ids:

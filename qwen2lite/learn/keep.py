@@ -97,12 +97,21 @@ def receipt(parts: Parts, config: Qwen2Config | None = None) -> Receipt:
 
     Args:
         parts: of the model that answered.
-        config: of the same model; a dense one runs no `route` and no `moe`, so they don't count.
+        config: of the same model; a dense one runs no `route` and no `moe`, one that was not made
+            for long texts no `yarn`, so they don't count.
     """
-    dense = config is not None and not config.num_experts
-    counted = [name for name in _FIELDS if not (dense and name in ("route", "moe"))]
+    idle = set() if config is None else _idle(config)
+    counted = [name for name in _FIELDS if name not in idle]
     yours = tuple(n for n in counted if not is_the_packages_own(n, getattr(parts, n)))
     return Receipt(yours, tuple(n for n in counted if n not in yours))
+
+
+def _idle(config: Qwen2Config) -> set[str]:
+    """Parts that a model of this config is built without."""
+    idle = set() if config.num_experts else {"route", "moe"}
+    if not config.yarn:
+        idle.add("yarn")
+    return idle
 
 
 def _say(text: str, refused: bool = False) -> None:

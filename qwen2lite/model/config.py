@@ -6,6 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_YARN_KEYS = {
+    "rope_type",
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen2Config:
@@ -30,6 +42,9 @@ class Qwen2Config:
     max_position_embeddings: int = 32768
     rope_theta: float = 1_000_000.0
     rope_scaling: dict[str, Any] | None = None
+    """YaRN's settings; None leaves RoPE as it was trained."""
+    dual_chunk_attention_config: dict[str, Any] | None = None
+    """`chunk_size`, `local_size` and `original_max_position_embeddings`; None is full attention."""
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
@@ -71,11 +86,29 @@ class Qwen2Config:
             raise ValueError(
                 "use_sliding_window is off in every published Qwen2 and not built here"
             )
-        kind = (self.rope_scaling or {}).get("rope_type", "default")
-        if kind != "default":
-            raise ValueError(
-                f"rope_scaling of type {kind!r} is not built; remove it from the config"
-            )
+        object.__setattr__(self, "rope_scaling", _checked_scaling(self.rope_scaling or {}))
+
+    @property
+    def yarn(self) -> dict[str, Any]:
+        """Arguments of the part `yarn`; empty where RoPE is not stretched.
+
+        Dual chunks never meet a distance beyond training and keep the trained frequencies, so with
+        both in a config.json, YaRN's settings are not used. vLLM reads such a file the same way.
+        """
+        if self.dual_chunk_attention_config or not self.rope_scaling:
+            return {}
+        return {k: v for k, v in self.rope_scaling.items() if k != "rope_type" and v is not None}
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the model can read: max_position_embeddings, or more where YaRN stretches.
+
+        The published recipe adds `rope_scaling` and leaves max_position_embeddings as it was.
+        """
+        stretched = 0
+        if self.yarn:
+            stretched = int(self.yarn["factor"] * self.yarn["original_max_position_embeddings"])
+        return max(self.max_position_embeddings, stretched)
 
     def is_sparse(self, layer: int) -> bool:
         """Whether the layer (counted from 0) has experts in place of one dense MLP."""
@@ -132,15 +165,36 @@ class Qwen2Config:
 def _rope_settings(values: dict[str, Any]) -> dict[str, Any]:
     """`rope_theta` and `rope_scaling`, from whichever of the two spellings a config.json uses."""
     together = values.get("rope_parameters") or values.get("rope_scaling")
-    settings: dict[str, Any] = {}
-    if together:
-        scaling = {k: v for k, v in together.items() if k not in ("rope_theta", "type")}
-        scaling["rope_type"] = together.get("rope_type", together.get("type", "default"))
-        settings["rope_scaling"] = scaling if scaling["rope_type"] != "default" else None
+    settings: dict[str, Any] = {"rope_scaling": together}
     theta = (together or {}).get("rope_theta", values.get("rope_theta"))
     if theta is not None:
         settings["rope_theta"] = float(theta)
     return settings
+
+
+def _checked_scaling(given: dict[str, Any]) -> dict[str, Any] | None:
+    """YaRN's settings with the type under its newer name; None where RoPE is left alone."""
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "yarn":
+        raise ValueError(
+            f"rope_scaling of type {kind!r} is not built, only 'yarn'; remove it from the config"
+        )
+    scaling = {k: v for k, v in given.items() if k not in ("rope_theta", "type")}
+    for needed in ("factor", "original_max_position_embeddings"):
+        if scaling.get(needed) is None:
+            raise ValueError(
+                f"rope_scaling of type 'yarn' has no {needed}; Qwen2's own recipe is "
+                '{"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}'
+            )
+    unknown = sorted(scaling.keys() - _YARN_KEYS)
+    if unknown:
+        raise ValueError(
+            f"rope_scaling of type 'yarn' has {', '.join(unknown)}, which YaRN has no use for; "
+            f"it may have {', '.join(sorted(_YARN_KEYS))}"
+        )
+    return {**scaling, "rope_type": kind}
 
 
 def _published(

@@ -17,6 +17,7 @@ from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.moe import MixtureOfExperts, route
 from qwen2lite.model.norm import RMSNorm
 from qwen2lite.model.rope import apply_rope, rotary_frequencies, rotary_tables
+from qwen2lite.model.yarn import warn_if_short, yarn
 from qwen2lite.weights.checkpoint import open_checkpoint
 
 
@@ -31,6 +32,7 @@ class Parts:
     norm: Callable[[int, float], nn.Module] = RMSNorm
     rotary_frequencies: Callable[[int, float], torch.Tensor] = rotary_frequencies
     rotary_tables: Callable[..., tuple[torch.Tensor, torch.Tensor]] = rotary_tables
+    yarn: Callable[..., tuple[torch.Tensor, float]] = yarn
     apply_rope: Callable[..., torch.Tensor] = apply_rope
     attend: Callable[..., torch.Tensor] = fused_attend
     attention: Callable[..., nn.Module] = GroupedQueryAttention
@@ -93,6 +95,17 @@ class Decoder(nn.Module):
         self.rotary_tables = parts.rotary_tables
         # Not a buffer: model.to(torch.bfloat16) would round it, and far positions would blur.
         self.frequencies_R = parts.rotary_frequencies(config.head_dim, config.rope_theta)
+        self.attention_factor = 1.0
+        if config.yarn:
+            self.frequencies_R, self.attention_factor = parts.yarn(
+                self.frequencies_R, config.rope_theta, **config.yarn
+            )
+
+    def tables(self, positions_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos_TH and sin_TH that the layers turn by, with YaRN's attention factor in them."""
+        frequencies_R = self.frequencies_R.to(positions_T.device)
+        cos_TH, sin_TH = self.rotary_tables(positions_T, frequencies_R)
+        return cos_TH * self.attention_factor, sin_TH * self.attention_factor
 
     def forward(
         self,
@@ -104,8 +117,7 @@ class Decoder(nn.Module):
         x_BTD = self.embed_tokens(ids_BT)
         start = cache.length if cache is not None else 0
         positions_T = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device)
-        cos_TH, sin_TH = self.rotary_tables(positions_T, self.frequencies_R.to(ids_BT.device))
-        cos_TH, sin_TH = cos_TH.to(x_BTD.dtype), sin_TH.to(x_BTD.dtype)
+        cos_TH, sin_TH = (table_TH.to(x_BTD.dtype) for table_TH in self.tables(positions_T))
         for layer in self.layers:
             x_BTD = layer(x_BTD, cos_TH, sin_TH, mask, cache)
         if cache is not None:
@@ -167,6 +179,16 @@ class Qwen2(nn.Module):
         return model.eval()
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, the stream and the cache."""
+        return self.model.embed_tokens.weight.dtype
+
+    @property
     def output_weight_VD(self) -> torch.Tensor:
         """The matrix that turns a vector into scores: the embedding itself where it is tied."""
         tied = self.config.tie_word_embeddings
@@ -196,7 +218,11 @@ class Qwen2(nn.Module):
         self._check_ids(ids_BT)
         x_BTD = self.model(ids_BT, cache, mask)
         scored = x_BTD[:, -1:] if last_only else x_BTD
-        return F.linear(scored, self.output_weight_VD)
+        return self.score(scored)
+
+    def score(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        """Returns logits_BTV of normalised vectors: the output layer alone."""
+        return F.linear(x_BTD, self.output_weight_VD)
 
     def _check_ids(self, ids_BT: torch.Tensor) -> None:
         if ids_BT.ndim != 2 or not ids_BT.numel():
@@ -218,13 +244,14 @@ class Qwen2(nn.Module):
         """An empty cache for this model, on its device and in its dtype.
 
         Raises:
-            ValueError: more positions than the config's max_position_embeddings.
+            ValueError: more positions than the config's context_length.
         """
-        limit = self.config.max_position_embeddings
+        limit = self.config.context_length
         if max_length > limit:
             raise ValueError(
                 f"{max_length} tokens don't fit this model's context of {limit}; "
                 "shorten the prompt or ask for fewer new tokens"
             )
-        weight = self.model.embed_tokens.weight
-        return self.parts.cache(self.config, max_length, batch_size, weight.dtype, weight.device)
+        if self.config.yarn:
+            warn_if_short(max_length, self.config.yarn["original_max_position_embeddings"])
+        return self.parts.cache(self.config, max_length, batch_size, self.dtype, self.device)

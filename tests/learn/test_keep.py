@@ -173,7 +173,7 @@ def test_two_things_of_one_name_are_refused(cell):
 
 def test_without_anything_kept_all_is_reference(home):
     assert my_parts() == Parts()
-    assert str(receipt(my_parts())).startswith("0 of 10 parts")
+    assert str(receipt(my_parts())).startswith("0 of 11 parts")
 
 
 def test_the_receipt_counts_what_ran(cell):

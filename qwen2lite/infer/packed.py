@@ -1,0 +1,188 @@
+r"""Qwen2 with its matrices packed for the processor: the same numbers, read at memory's speed.
+
+Decoding reads every weight once a token, so it can't be faster than memory. PyTorch's own bfloat16
+product stays behind that. FBGEMM, the kernels that it carries for quantised models, doesn't: they
+keep float16 weights in tiles, widen them on the way and compute in float32. A bfloat16 weight has 8
+significant bits and float16 has 11, so packing is exact for weights between 6.1e-5 and 65504 in
+size; smaller ones are off by at most 3e-8.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qwen2lite.model.attention import GroupedQueryAttention
+from qwen2lite.model.cache import KVCache
+from qwen2lite.model.loading import WithoutInitialising
+from qwen2lite.model.mlp import SwiGLU
+from qwen2lite.model.norm import RMSNorm
+from qwen2lite.model.qwen2 import Qwen2
+
+LARGEST_FLOAT16 = 65504.0
+
+
+def pack(model: Qwen2) -> Qwen2:
+    """The model in the form that generates fastest on this machine.
+
+    Packing takes seconds and as much memory as the model again, until you let go of `model`. It
+    serves a model on the CPU in bfloat16 or float16, of the package's own layers and without
+    experts, where PyTorch has FBGEMM (x86). Any other model comes back as it is.
+
+    Raises:
+        ValueError: a weight that float16 can't hold.
+    """
+    narrow = model.dtype in (torch.bfloat16, torch.float16)
+    has_kernels = "fbgemm" in torch.backends.quantized.supported_engines
+    on_cpu = model.device.type == "cpu"
+    serves = on_cpu and narrow and has_kernels and all(map(_is_plain, model.model.layers))
+    return PackedQwen2(model) if serves else model
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    own = (RMSNorm, GroupedQueryAttention, RMSNorm, SwiGLU)
+    names = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+    return all(type(getattr(layer, n)) is kind for n, kind in zip(names, own, strict=True))
+
+
+class PackedLinear(nn.Module):
+    """Linear layers that read the same input, as one product with their outputs side by side.
+
+    Args:
+        weights: each [out, in].
+        biases: each [out]; all of the weights have one, or none has.
+
+    Raises:
+        ValueError: a weight that float16 can't hold.
+    """
+
+    def __init__(self, *weights: torch.Tensor, biases: tuple[torch.Tensor, ...] = ()):
+        super().__init__()
+        weight = torch.cat(weights).detach().float()
+        if not weight.abs().max() <= LARGEST_FLOAT16:
+            raise ValueError(
+                f"a weight of {float(weight.abs().max()):g} can't be packed: float16 ends at "
+                f"{LARGEST_FLOAT16:g}; generate with the model unpacked"
+            )
+        bias = torch.cat(biases).detach().float() if biases else None
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the outputs in float32; x is float32 too."""
+        return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+
+
+class PackedAttention(nn.Module):
+    """A `GroupedQueryAttention` whose queries, keys and values are one product."""
+
+    def __init__(self, attention: GroupedQueryAttention):
+        super().__init__()
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.qkv_proj = PackedLinear(
+            *(p.weight for p in projections), biases=tuple(p.bias for p in projections)
+        )
+        self.o_proj = PackedLinear(attention.o_proj.weight)
+        self.head_dim = attention.head_dim
+        self.kv_heads = attention.k_proj.out_features // attention.head_dim
+        self.apply_rope, self.attend = attention.apply_rope, attention.attend
+
+    def forward(
+        self,
+        x_BTD: torch.Tensor,
+        cos_TH: torch.Tensor,
+        sin_TH: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> torch.Tensor:
+        """Arguments and result are those of `GroupedQueryAttention`."""
+        heads = self.qkv_proj(x_BTD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        # Queries and keys turn together; the values lie behind them and don't turn.
+        turned = self.apply_rope(heads[:, : -self.kv_heads], cos_TH, sin_TH)
+        q_BNTH, k_BKSH = turned[:, : -self.kv_heads], turned[:, -self.kv_heads :]
+        v_BKSH = heads[:, -self.kv_heads :]
+        if cache is not None:
+            k_BKSH, v_BKSH = cache.update(layer, k_BKSH, v_BKSH)
+        mixed_BNTH = self.attend(q_BNTH, k_BKSH, v_BKSH, mask)
+        return self.o_proj(mixed_BNTH.transpose(1, 2).flatten(-2))
+
+
+class PackedSwiGLU(nn.Module):
+    """A `SwiGLU` whose gate and up projections are one product."""
+
+    def __init__(self, mlp: SwiGLU):
+        super().__init__()
+        self.gate_up_proj = PackedLinear(mlp.gate_proj.weight, mlp.up_proj.weight)
+        self.down_proj = PackedLinear(mlp.down_proj.weight)
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        """Returns the layer's update, shape [B, T, D]."""
+        gate_BTF, up_BTF = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate_BTF) * up_BTF)
+
+
+class WideEmbedding(nn.Module):
+    """Rows of a narrow matrix, widened to float32 when they are looked up."""
+
+    def __init__(self, weight_VD: torch.Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight_VD.detach(), requires_grad=False)
+
+    def forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Returns x_BTD in float32."""
+        return F.embedding(ids_BT, self.weight).float()
+
+
+class WideNorm(nn.Module):
+    """An `RMSNorm` of a float32 stream, in fewer and smaller steps: one token's take longer to start
+    than to run."""
+
+    def __init__(self, norm: Any):
+        super().__init__()
+        self.weight = nn.Parameter(norm.weight.detach().float(), requires_grad=False)
+        self.eps = torch.tensor(norm.eps)
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        """Returns the normalised tensor, in float32."""
+        length = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True)
+        mean_square = torch.addcmul(self.eps, length, length, value=1 / x_BTD.shape[-1])
+        return x_BTD * mean_square.rsqrt_() * self.weight
+
+
+class PackedQwen2(Qwen2):
+    """A `Qwen2` for generating on the CPU, made by `pack`.
+
+    Between the products everything is float32, the cache too (24 KiB a token for the 0.5B). So its
+    logits are those of the narrow weights computed in float32, nearer than the narrow model's own.
+    """
+
+    def __init__(self, model: Qwen2):
+        with torch.device("meta"), WithoutInitialising():
+            super().__init__(model.config, model.parts)
+        decoder, source = self.model, model.model
+        decoder.add_module("embed_tokens", WideEmbedding(source.embed_tokens.weight))
+        decoder.add_module("norm", WideNorm(source.norm))
+        # PyTorch packs on one core, and no layer needs another.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            output = pool.submit(PackedLinear, model.output_weight_VD)
+            list(pool.map(_pack_layer, decoder.layers, source.layers))
+        self.add_module("lm_head", output.result())
+        self.eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the stream and the cache."""
+        return torch.float32
+
+    def score(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        """Returns logits_BTV."""
+        return self.lm_head(x_BTD)
+
+
+def _pack_layer(packed: Any, layer: Any) -> None:
+    packed.self_attn = PackedAttention(layer.self_attn)
+    packed.mlp = PackedSwiGLU(layer.mlp)
+    packed.input_layernorm = WideNorm(layer.input_layernorm)
+    packed.post_attention_layernorm = WideNorm(layer.post_attention_layernorm)
