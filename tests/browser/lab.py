@@ -54,7 +54,7 @@ def server(work: Path, aside: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     token = secrets.token_hex(16)
-    names = "CONFIG_DIR DATA_DIR RUNTIME_DIR LAB_SETTINGS_DIR LAB_WORKSPACES_DIR".split()
+    names = ["CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR"]
     places = {f"JUPYTER{'' if n.startswith('LAB') else '_'}{n}": str(aside / n) for n in names}
     environment = {**os.environ, **places, "IPYTHONDIR": str(aside), "QWEN2LITE_HOME": str(work)}
     command = [
