@@ -1,4 +1,4 @@
-"""Explorers: pictures of the lessons with a slider. Each has its plain twin in the lesson above it."""
+"""Explorers: pictures of the lessons with sliders. Each has its plain twin in the lesson above it."""
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -27,3 +27,36 @@ def explore_distance() -> None:
         value=1e6, base=10, min=2, max=8, step=0.5, description="base", continuous_update=False
     )
     ipywidgets.interact(draw, base=slider)
+
+
+def draw_dials(query_at: int, key_at: int) -> None:
+    """Four pairs of a head as clocks, a hand for the query's position and one for the key's.
+
+    Args:
+        query_at: position of the query, in tokens.
+        key_at: position of the key.
+    """
+    frequencies_R = rotary_frequencies(64, 1e6)
+    figure, dials = plt.subplots(1, 4, figsize=(9, 2.7), subplot_kw={"projection": "polar"})
+    for dial, pair in zip(dials, (0, 3, 6, 9), strict=True):
+        for at, name, color in ((query_at, "query", "C0"), (key_at, "key", "C1")):
+            angle = float(at * frequencies_R[pair])
+            dial.annotate(
+                "", (angle, 1), (0, 0), arrowprops={"arrowstyle": "->", "color": color, "lw": 2}
+            )
+            dial.plot([], [], color=color, label=f"{name} at {at}")
+        dial.set(xticklabels=[], yticks=[])
+        dial.set_title(f"pair {pair}: {float(frequencies_R[pair]):.2f} rad a token", fontsize=9)
+    score = ((query_at - key_at) * frequencies_R).cos().mean()
+    figure.suptitle(f"{query_at - key_at} tokens apart: score {score:.3f} of at most 1", y=1.04)
+    figure.legend(*dials[0].get_legend_handles_labels(), loc="lower center", ncols=2, frameon=False)
+    plt.show()
+
+
+def explore_dials() -> None:
+    """Sliders over both positions: hands turn, and the score heeds only their distance."""
+    query_at, key_at = (
+        ipywidgets.IntSlider(value=v, max=100, description=name, continuous_update=False)
+        for v, name in ((8, "query at"), (3, "key at"))
+    )
+    ipywidgets.interact(draw_dials, query_at=query_at, key_at=key_at)
