@@ -144,7 +144,8 @@ class Session:
         import torch
 
         from qwen2lite import Qwen2, Qwen2Tokenizer, Sampling
-        from qwen2lite.infer.packed import pack
+        from qwen2lite.infer.packed import pack, packs_on
+        from qwen2lite.model.device import pick_device
 
         source = _source(flags)
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "seed")
@@ -153,14 +154,17 @@ class Session:
         if self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
         start = time.perf_counter()
-        dtype = None if flags.dtype == "auto" else getattr(torch, flags.dtype)
+        device = pick_device(flags.device)
+        # Packed, bfloat16 is faster than float32 even where the processor can't compute in it.
+        auto = torch.bfloat16 if packs_on(device) else None
+        dtype = auto if flags.dtype == "auto" else getattr(torch, flags.dtype)
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
-        model = Qwen2.from_pretrained(source, dtype=dtype, device=flags.device)
+        model = Qwen2.from_pretrained(source, dtype=dtype, device=device)
         self.weight_bytes = sum(p.nbytes for p in model.parameters())
         self.model = pack(model)
         print(
             f"model {source} · {model.device} · {str(model.dtype).removeprefix('torch.')}"
-            f"{' packed' if self.model is not model else ''} · "
+            f"{'' if self.model is model else ', packed'} · "
             f"loaded in {time.perf_counter() - start:.1f} s\n{self.sampling} · "
             f"max_new_tokens={self.max_new_tokens}\n"
         )

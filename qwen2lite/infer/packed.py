@@ -35,10 +35,13 @@ def pack(model: Qwen2) -> Qwen2:
         ValueError: a weight that float16 can't hold.
     """
     narrow = model.dtype in (torch.bfloat16, torch.float16)
-    has_kernels = "fbgemm" in torch.backends.quantized.supported_engines
-    on_cpu = model.device.type == "cpu"
-    serves = on_cpu and narrow and has_kernels and all(map(_is_plain, model.model.layers))
+    serves = narrow and packs_on(model.device) and all(map(_is_plain, model.model.layers))
     return PackedQwen2(model) if serves else model
+
+
+def packs_on(device: torch.device) -> bool:
+    """Whether packed models run there: on the CPU, where PyTorch has FBGEMM."""
+    return device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def _is_plain(layer: nn.Module) -> bool:

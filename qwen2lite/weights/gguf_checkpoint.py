@@ -77,10 +77,12 @@ class GGUFCheckpoint:
         dequantise = DEQUANTISE[info.kind]
         blocks = self._read(name, info).view(-1, block_bytes)
         numbers = torch.empty(prod(info.shape), dtype=dtype)
+        inference = torch.is_inference_mode_enabled()
 
         def convert(start: int) -> None:
             piece = blocks[start // block : (start + _CHUNK) // block]
-            numbers[start : start + _CHUNK] = dequantise(piece).view(-1)
+            with torch.inference_mode(inference):  # a thread starts outside of its caller's
+                numbers[start : start + _CHUNK] = dequantise(piece).view(-1)
 
         # Whole chunks side by side, each on one thread: split over threads step by step, the dozen
         # small steps of a kind would all wait for the slowest thread (measured: up to 50 times

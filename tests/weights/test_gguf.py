@@ -43,6 +43,12 @@ def test_a_gguf_gives_the_logits_of_the_model_it_was_written_from(gguf_file, ref
         assert (model(ids_BT) - reference(ids_BT).logits).abs().max() <= 1e-5
 
 
+def test_a_gguf_loads_inside_inference_mode(gguf_file, reference):
+    with torch.inference_mode(), open_checkpoint(gguf_file) as checkpoint:
+        read = checkpoint.tensor("model.norm.weight", torch.float32)
+    assert torch.equal(read, reference.model.norm.weight)
+
+
 def test_config_comes_from_the_metadata(gguf_file, reference):
     with open_checkpoint(gguf_file) as checkpoint:
         config = checkpoint.config
