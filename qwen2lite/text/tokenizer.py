@@ -35,6 +35,7 @@ class Qwen2Tokenizer:
             if len(piece) == 1:
                 self._byte_ids[piece[0]] = token
         self._words: dict[str, list[int]] = {}
+        self._any_special = _either(self.special_tokens)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "Qwen2Tokenizer":
@@ -84,18 +85,15 @@ class Qwen2Tokenizer:
         return ids + self._encode_regular(normal_text)
 
     def _control_pattern(self, allowed: str | Collection[str]) -> "regex.Pattern[str] | None":
-        if allowed == "none":
-            return None
-        names = self.special_tokens if allowed == "all" else allowed
-        unknown = sorted(set(names) - self.special_tokens.keys())
-        if isinstance(names, str) or unknown:
+        if allowed in ("all", "none"):
+            return self._any_special if allowed == "all" else None
+        if isinstance(allowed, str) or not self.special_tokens.keys() >= set(allowed):
             known = ", ".join(self.special_tokens)
             raise ValueError(
                 f'allowed_special must be "all", "none" or a set of control tokens ({known}); '
                 f"got {allowed!r}"
             )
-        longest_first = sorted(names, key=len, reverse=True)
-        return regex.compile("|".join(map(regex.escape, longest_first))) if names else None
+        return _either(allowed)
 
     def _encode_regular(self, text: str) -> list[int]:
         words, ids = self._words, []
@@ -157,6 +155,11 @@ class Qwen2Tokenizer:
         ordered = sorted(self.special_tokens, key=self.special_tokens.__getitem__)
         library.add_special_tokens([AddedToken(n, normalized=False, special=True) for n in ordered])
         return library
+
+
+def _either(names: Collection[str]) -> "regex.Pattern[str] | None":
+    longest_first = sorted(names, key=len, reverse=True)
+    return regex.compile("|".join(map(regex.escape, longest_first))) if names else None
 
 
 class StreamDecoder:
