@@ -11,7 +11,9 @@ MAY_IMPORT = {
     "text": {"weights", "text"},
     "model": {"weights", "model"},
     "infer": {"weights", "text", "model", "infer"},
-    "learn": {"weights", "text", "model", "infer", "learn"},
+    "train": {"weights", "text", "model", "infer", "train"},
+    "evaluate": {"weights", "text", "model", "infer", "train", "evaluate"},
+    "learn": {"weights", "text", "model", "infer", "train", "evaluate", "learn"},
 }
 NOTEBOOK_LIBRARIES = {"IPython", "ipywidgets", "matplotlib"}
 FILES = sorted(file for folder in MAY_IMPORT for file in (PACKAGE / folder).rglob("*.py"))
