@@ -6,6 +6,8 @@ python tools/run_notebooks.py --check       run nothing; fail where a lesson isn
 """
 
 import argparse
+import ast
+import functools
 import hashlib
 import os
 import sys
@@ -17,7 +19,9 @@ import nbformat
 from nbclient import NotebookClient
 
 LESSONS = Path(__file__).parents[1] / "notebooks"
+PACKAGE = Path(__file__).parents[1] / "qwen2lite"
 LARGEST = 600_000  # bytes
+LONGEST_CELL = 15  # lines
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -83,7 +87,28 @@ def faults(path: Path) -> list[str]:
         found.append("the ids of its cells are not the stable ones")
     if path.stat().st_size > LARGEST:
         found.append(f"larger than {LARGEST} bytes")
-    return [f"{fault}; run: python tools/run_notebooks.py {path.stem}" for fault in found]
+    found = [f"{fault}; run: python tools/run_notebooks.py {path.stem}" for fault in found]
+    for cell in code:
+        lines, first = cell.source.count("\n") + 1, cell.source.split("\n")[0]
+        if lines > LONGEST_CELL:
+            found.append(f"a cell of {lines} lines, at most {LONGEST_CELL} are fine: {first!r}")
+        for name in defined(cell.source) & package_names():
+            found.append(f"defines {name}, which the package defines: show that one, or rename it")
+    return found
+
+
+def defined(source: str) -> set[str]:
+    """Functions and classes that a cell defines."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {node.name for node in ast.parse(source).body if isinstance(node, kinds)}
+
+
+@functools.cache
+def package_names() -> set[str]:
+    """Public functions and classes of the package, without the course's wrong versions."""
+    files = [file for file in PACKAGE.rglob("*.py") if "mutants" not in file.parts]
+    found = set().union(*(defined(file.read_text(encoding="utf-8")) for file in files))
+    return {name for name in found if not name.startswith("_")}
 
 
 if __name__ == "__main__":

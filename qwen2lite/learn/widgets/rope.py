@@ -1,4 +1,4 @@
-"""Explorers: pictures of the lessons with sliders. Each has its plain twin in the lesson above it."""
+"""Explorers of RoPE: the hands of the clock, and how a score falls with distance."""
 
 import ipywidgets
 import matplotlib.pyplot as plt
