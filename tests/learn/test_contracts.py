@@ -34,7 +34,7 @@ def test_every_mutant_is_caught_and_its_own_mistake_named(part, mutant):
 
 def test_the_zoo_holds_what_the_lessons_need():
     kinds = {param.values[0] for param in MUTANTS}
-    assert kinds == {"rotary_frequencies", "rotary_tables", "apply_rope", "norm", "mlp", "attend"}
+    assert kinds >= {"rotary_frequencies", "rotary_tables", "apply_rope", "norm", "mlp", "attend"}
     assert all(sum(p.values[0] == kind for p in MUTANTS) >= 3 for kind in kinds)
 
 

@@ -1,1 +1,1 @@
-"""Explorers: pictures with sliders, one file a lesson. Each has its plain twin in the lesson above it."""
+"""Explorers: pictures with sliders, a file a lesson. Each has its plain twin above it in the lesson."""
