@@ -1,6 +1,7 @@
 """Reading a vocabulary from the files in which one is published."""
 
 import base64
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,16 @@ class Vocabulary:
     tokens: list[bytes]
     merges: dict[Pair, int]
     special_tokens: dict[str, int]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all tokens in the order of their ids: equal where ids mean the same."""
+        digest = hashlib.sha256()
+        control = sorted((i, name.encode()) for name, i in self.special_tokens.items())
+        for i, token in [*enumerate(self.tokens), *control]:
+            # Without its length, one token could spell out the id and bytes of another.
+            digest.update(i.to_bytes(4, "little") + len(token).to_bytes(4, "little") + token)
+        return digest.hexdigest()
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
