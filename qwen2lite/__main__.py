@@ -1,9 +1,13 @@
-"""The command line: python -m qwen2lite fetch | chat | generate | encode | lab."""
+"""The command line: python -m qwen2lite fetch | chat | generate | encode | doctor | lab."""
 
 import argparse
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qwen2lite import Parts
 
 PROGRAM = "python -m qwen2lite"
 
@@ -56,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--model", help="name, folder or .gguf file (default: the fetched 0.5B)")
     encode.set_defaults(run=_encode)
 
+    doctor = commands.add_parser("doctor", help="lay the parts you kept beside the reference")
+    doctor.add_argument("--model", help="real weights too: name, folder or .gguf file")
+    doctor.set_defaults(run=_doctor)
+
     lab = commands.add_parser("lab", help="copy the lessons to work/ and open them in JupyterLab")
     lab.set_defaults(run=_lab)
     return parser
@@ -64,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="name, folder or .gguf file (default: the fetched 0.5B)")
+    add("--mine", action="store_true", help="run on the parts that you kept in my_qwen2/")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     add(
         "--dtype",
@@ -156,12 +165,13 @@ class Session:
         start = time.perf_counter()
         device = pick_device(flags.device)
         # Packed, bfloat16 is faster than float32 even where the processor can't compute in it.
-        auto = torch.bfloat16 if packs_on(device) else None
+        auto = torch.bfloat16 if packs_on(device) and not flags.mine else None
         dtype = auto if flags.dtype == "auto" else getattr(torch, flags.dtype)
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
-        model = Qwen2.from_pretrained(source, dtype=dtype, device=device)
+        self.parts = _kept_parts() if flags.mine else None
+        model = Qwen2.from_pretrained(source, dtype=dtype, device=device, parts=self.parts)
         self.weight_bytes = sum(p.nbytes for p in model.parameters())
-        self.model = pack(model)
+        self.model = model if flags.mine else pack(model)
         print(
             f"model {source} · {model.device} · {str(model.dtype).removeprefix('torch.')}"
             f"{'' if self.model is model else ', packed'} · "
@@ -172,8 +182,9 @@ class Session:
     def answer(self, prompt_ids: list[int]) -> str:
         """Streams an answer to the screen and returns it."""
         from qwen2lite import generate
+        from qwen2lite.infer.clock import Clock, peak_memory
 
-        clock = _Clock()
+        clock = Clock()
         pieces = []
         stops = self.tokenizer.eos_ids
         settings = (self.max_new_tokens, self.sampling, stops)
@@ -184,37 +195,18 @@ class Session:
         answer = "".join(pieces)
         tokens = len(self.tokenizer.encode(answer, allowed_special="none"))
         print(f"\n\n{len(prompt_ids)} tokens read, {tokens} written · {clock.rates(tokens)}")
-        print(f"memory: weights {self.weight_bytes / 1e6:,.0f} MB{_peak_memory()}")
+        print(f"memory: weights {self.weight_bytes / 1e6:,.0f} MB{peak_memory()}")
+        if self.parts is not None:
+            from qwen2lite.learn import receipt
+
+            print(receipt(self.parts, self.model.config))
         return answer
 
 
-class _Clock:
-    """Separates the time to the first token from the time of all others."""
+def _kept_parts() -> "Parts":
+    from qwen2lite.learn import my_parts
 
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.first = self.last = self.start
-
-    def tick(self) -> None:
-        self.last = time.perf_counter()
-        if self.first == self.start:
-            self.first = self.last
-
-    def rates(self, tokens: int) -> str:
-        wait = f"first token after {self.first - self.start:.2f} s"
-        if tokens < 2 or self.last == self.first:
-            return wait
-        return f"{wait}, then {(tokens - 1) / (self.last - self.first):.1f} tokens/s"
-
-
-def _peak_memory() -> str:
-    """Peak memory of this process, where the system keeps count of it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return ""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f", process peak {peak * (1 if sys.platform == 'darwin' else 1024) / 1e6:,.0f} MB"
+    return my_parts()
 
 
 def _encode(flags: argparse.Namespace) -> None:
@@ -225,6 +217,18 @@ def _encode(flags: argparse.Namespace) -> None:
     for token in ids:
         print(f"{token:>7}  {tokenizer.decode([token])!r}")
     print(f"{len(ids)} tokens, {len(flags.text)} characters")
+
+
+def _doctor(flags: argparse.Namespace) -> None:
+    from qwen2lite.learn import my_parts, receipt
+    from qwen2lite.learn.doctor import doctor
+
+    parts = my_parts()
+    print(receipt(parts))
+    found = doctor(parts)
+    if found.healthy and flags.model:
+        found = doctor(parts, flags.model)
+    print(found)
 
 
 def _lab(flags: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize("command", ["fetch", "chat", "generate", "encode", "lab"])
+@pytest.mark.parametrize("command", ["fetch", "chat", "generate", "encode", "doctor", "lab"])
 def test_every_command_has_help(command):
     result = run(command, "--help")
     assert result.returncode == 0
@@ -66,6 +66,42 @@ def test_chat_answers_and_says_settings_first_and_speed_last(real_tokenizer):
     assert "[::-1]" in result.stdout or "reversed" in result.stdout
     assert "tokens/s" in result.stdout
     assert last.startswith("memory: weights")
+
+
+def keep_a_norm(home: Path, line: str) -> None:
+    (home / "my_qwen2").mkdir()
+    (home / "my_qwen2" / "norm.py").write_text(
+        "import torch\n\nfrom qwen2lite.model.norm import RMSNorm\n\n\n"
+        "class norm(RMSNorm):\n    def forward(self, x_BTD):\n        " + line + "\n",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("return super().forward(x_BTD)", "agree at all"),
+        (
+            "return super().forward(x_BTD - x_BTD.mean(-1, keepdim=True))",
+            "layer 0, input_layernorm",
+        ),
+    ],
+)
+def test_the_doctor_looks_at_what_was_kept(line, says, tmp_path):
+    keep_a_norm(tmp_path, line)
+    result = run("doctor", QWEN2LITE_HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "norm                 yours" in result.stdout
+    assert says in result.stdout
+
+
+def test_a_model_of_ones_own_parts_speaks_and_gives_a_receipt(tmp_path):
+    keep_a_norm(tmp_path, "return super().forward(x_BTD)")
+    tiny = str(Path(__file__).parents[1] / "data" / "qwen2-tiny")
+    result = run("generate", "Hello", "--mine", "--model", tiny, "--max-new-tokens", "4",
+                 QWEN2LITE_HOME=str(tmp_path))  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "1 of " in result.stdout and "norm                 yours" in result.stdout
 
 
 def test_the_readme_is_short_and_names_both_commands():
