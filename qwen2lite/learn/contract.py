@@ -182,6 +182,15 @@ def require_gradient(output: Any, inputs: dict[str, torch.Tensor], name: str) ->
 _STOPS = "Usually a `.detach()`, `.data`, `.item()`, `.numpy()` or `torch.no_grad()` on the way."
 
 
+def meta_device() -> torch.device:
+    """The device without memory, on which a model is first built, warmed up.
+
+    Its first operation makes PyTorch import for seconds, which must not be taken for an endless loop.
+    """
+    torch.arange(2, device="meta") / 2
+    return torch.device("meta")
+
+
 def random_normal(*shape: int, seed: int = 0) -> torch.Tensor:
     """Normal numbers from their own generator, so that a check never moves the learner's seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

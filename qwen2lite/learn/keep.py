@@ -98,7 +98,7 @@ def receipt(parts: Parts, config: Qwen2Config | None = None) -> Receipt:
     Args:
         parts: of the model that answered.
         config: of the same model; a dense one runs no `route` and no `moe`, one that was not made
-            for long texts no `yarn`, so they don't count.
+            for long texts no `yarn` and no dual chunks, so they don't count.
     """
     idle = set() if config is None else _idle(config)
     counted = [name for name in _FIELDS if name not in idle]
@@ -111,7 +111,8 @@ def _idle(config: Qwen2Config) -> set[str]:
     idle = set() if config.num_experts else {"route", "moe"}
     if not config.yarn:
         idle.add("yarn")
-    return idle
+    in_chunks = {"dca", "dca_positions", "dca_attend", "merge_pieces"}
+    return idle | ({"attention", "attend"} if config.dual_chunk_attention_config else in_chunks)
 
 
 def _say(text: str, refused: bool = False) -> None:

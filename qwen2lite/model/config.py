@@ -44,7 +44,8 @@ class Qwen2Config:
     rope_scaling: dict[str, Any] | None = None
     """YaRN's settings; None leaves RoPE as it was trained."""
     dual_chunk_attention_config: dict[str, Any] | None = None
-    """`chunk_size`, `local_size` and `original_max_position_embeddings`; None is full attention."""
+    """`chunk_size` and `local_size`, and `original_max_position_embeddings` where scores are to grow
+    with the length of the text; None is full attention."""
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
@@ -87,6 +88,9 @@ class Qwen2Config:
                 "use_sliding_window is off in every published Qwen2 and not built here"
             )
         object.__setattr__(self, "rope_scaling", _checked_scaling(self.rope_scaling or {}))
+        if self.dual_chunk_attention_config is not None:
+            chunks = _checked_chunks(self.dual_chunk_attention_config)
+            object.__setattr__(self, "dual_chunk_attention_config", chunks)
 
     @property
     def yarn(self) -> dict[str, Any]:
@@ -195,6 +199,33 @@ def _checked_scaling(given: dict[str, Any]) -> dict[str, Any] | None:
             f"it may have {', '.join(sorted(_YARN_KEYS))}"
         )
     return {**scaling, "rope_type": kind}
+
+
+def _checked_chunks(given: dict[str, Any]) -> dict[str, int]:
+    """Dual chunk attention's three numbers; the last is 0 where scores don't grow with length.
+
+    The keys of sparse attention are left out: it makes the same attention faster, and less exact.
+    """
+    names = ("chunk_size", "local_size", "original_max_position_embeddings")
+    unknown = [k for k in given if k not in names and not k.startswith("sparse_attention")]
+    if unknown:
+        raise ValueError(
+            f"dual_chunk_attention_config has {', '.join(unknown)}; it may have {', '.join(names)}"
+        )
+    chunks = {name: given.get(name) or 0 for name in names}
+    if not 0 < chunks["local_size"] < chunks["chunk_size"]:
+        raise ValueError(
+            "dual_chunk_attention_config needs 0 < local_size < chunk_size, got local_size "
+            f"{given.get('local_size')} and chunk_size {given.get('chunk_size')}; "
+            "chunk_size 32768 and local_size 1024 suit a model trained on 32768 tokens"
+        )
+    if chunks["original_max_position_embeddings"] < 0:
+        raise ValueError(
+            "original_max_position_embeddings in dual_chunk_attention_config is the number of "
+            f"tokens the model was trained on, got {chunks['original_max_position_embeddings']}; "
+            "leave it out where scores are not to grow with the length of the text"
+        )
+    return chunks
 
 
 def _published(

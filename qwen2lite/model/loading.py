@@ -8,6 +8,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from qwen2lite.weights.checkpoint import Checkpoint
+from qwen2lite.weights.experts import published_parts
 
 
 class WithoutInitialising(TorchFunctionMode):
@@ -40,7 +41,7 @@ def load_weights(
     tensor more. What a tied checkpoint stores twice is left out.
 
     Args:
-        model: on the meta device; its parameter names are the checkpoint's.
+        model: on the meta device; its parameter names are the checkpoint's. Experts may be stacked.
         checkpoint: where the tensors come from.
         dtype: of the parameters afterwards.
         device: of the parameters afterwards.
@@ -51,14 +52,30 @@ def load_weights(
     _check_names_and_shapes(model, checkpoint)
     for name, parameter in list(model.named_parameters()):
         owner, _, leaf = name.rpartition(".")
-        tensor = checkpoint.tensor(name, dtype).to(device)
+        tensor = _read(checkpoint, name, tuple(parameter.shape), dtype).to(device)
         loaded = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
         setattr(model.get_submodule(owner), leaf, loaded)
 
 
+def _read(
+    checkpoint: Checkpoint, name: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> torch.Tensor:
+    parts = published_parts(name, shape)
+    if name in parts:
+        return checkpoint.tensor(name, dtype)
+    stacked = torch.empty(shape, dtype=dtype)
+    for part, index in parts.items():
+        stacked[index] = checkpoint.tensor(part, dtype)
+    return stacked
+
+
 def _check_names_and_shapes(model: nn.Module, checkpoint: Checkpoint) -> None:
     found = checkpoint.shapes()
-    wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    wanted = {
+        part: tuple(parameter[index].shape)
+        for name, parameter in model.named_parameters()
+        for part, index in published_parts(name, tuple(parameter.shape)).items()
+    }
     for name, shape in wanted.items():
         if name not in found:
             raise ValueError(

@@ -1,45 +1,18 @@
-"""Qwen2, put together: the bill of materials, one layer, the stack, and the language model."""
+"""Qwen2, put together: one layer, the stack, and the language model."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qwen2lite.model.attention import GroupedQueryAttention, fused_attend
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.device import pick_device, pick_dtype
 from qwen2lite.model.loading import WithoutInitialising, load_weights
-from qwen2lite.model.mlp import SwiGLU
-from qwen2lite.model.moe import MixtureOfExperts, route
-from qwen2lite.model.norm import RMSNorm
-from qwen2lite.model.rope import apply_rope, rotary_frequencies, rotary_tables
-from qwen2lite.model.yarn import warn_if_short, yarn
+from qwen2lite.model.parts import Parts
+from qwen2lite.model.yarn import warn_if_short
 from qwen2lite.weights.checkpoint import open_checkpoint
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a Qwen2 is built from. Put your own in place of any: `Parts(apply_rope=my_rope)`.
-
-    A part has the arguments of the one it replaces and, where it holds weights, the checkpoint's
-    parameter names.
-    """
-
-    norm: Callable[[int, float], nn.Module] = RMSNorm
-    rotary_frequencies: Callable[[int, float], torch.Tensor] = rotary_frequencies
-    rotary_tables: Callable[..., tuple[torch.Tensor, torch.Tensor]] = rotary_tables
-    yarn: Callable[..., tuple[torch.Tensor, float]] = yarn
-    apply_rope: Callable[..., torch.Tensor] = apply_rope
-    attend: Callable[..., torch.Tensor] = fused_attend
-    attention: Callable[..., nn.Module] = GroupedQueryAttention
-    mlp: Callable[[int, int], nn.Module] = SwiGLU
-    route: Callable[..., tuple[torch.Tensor, torch.Tensor]] = route
-    moe: Callable[..., nn.Module] = MixtureOfExperts
-    cache: Callable[..., KVCache] = KVCache
 
 
 class DecoderLayer(nn.Module):
@@ -56,7 +29,11 @@ class DecoderLayer(nn.Module):
         size, eps = config.hidden_size, config.rms_norm_eps
         self.layer = layer
         self.input_layernorm = parts.norm(size, eps)
-        self.self_attn = parts.attention(config, parts.apply_rope, parts.attend)
+        if config.dual_chunk_attention_config:
+            pieces = (parts.dca_attend, parts.merge_pieces)
+            self.self_attn = parts.dca(config, parts.apply_rope, *pieces)
+        else:
+            self.self_attn = parts.attention(config, parts.apply_rope, parts.attend)
         self.post_attention_layernorm = parts.norm(size, eps)
         if config.is_sparse(layer):
             self.mlp = parts.moe(config, parts.mlp, parts.route)
@@ -66,14 +43,14 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x_BTD: torch.Tensor,
-        cos_TH: torch.Tensor,
-        sin_TH: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
         mask: torch.Tensor | None = None,
         cache: KVCache | None = None,
     ) -> torch.Tensor:
         """Returns the stream after this layer, shape [B, T, D]."""
         normed_BTD = self.input_layernorm(x_BTD)
-        x_BTD = x_BTD + self.self_attn(normed_BTD, cos_TH, sin_TH, mask, cache, self.layer)
+        x_BTD = x_BTD + self.self_attn(normed_BTD, cos, sin, mask, cache, self.layer)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -92,7 +69,8 @@ class Decoder(nn.Module):
             DecoderLayer(config, layer, parts) for layer in range(config.num_hidden_layers)
         )
         self.norm = parts.norm(config.hidden_size, config.rms_norm_eps)
-        self.rotary_tables = parts.rotary_tables
+        self.rotary_tables, self.dca_positions = parts.rotary_tables, parts.dca_positions
+        self.chunks = config.dual_chunk_attention_config
         # Not a buffer: model.to(torch.bfloat16) would round it, and far positions would blur.
         self.frequencies_R = parts.rotary_frequencies(config.head_dim, config.rope_theta)
         self.attention_factor = 1.0
@@ -102,10 +80,19 @@ class Decoder(nn.Module):
             )
 
     def tables(self, positions_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos_TH and sin_TH that the layers turn by, with YaRN's attention factor in them."""
+        """Cosine and sine that the layers turn by, with YaRN's attention factor in them.
+
+        Shape [T, H]; with dual chunks [3, T, H], for the three places where a token can stand.
+        """
         frequencies_R = self.frequencies_R.to(positions_T.device)
-        cos_TH, sin_TH = self.rotary_tables(positions_T, frequencies_R)
-        return cos_TH * self.attention_factor, sin_TH * self.attention_factor
+        if self.chunks:
+            sizes = (self.chunks["chunk_size"], self.chunks["local_size"])
+            places = self.dca_positions(positions_T, *sizes)
+            tables = [self.rotary_tables(place_T, frequencies_R) for place_T in places]
+            cos, sin = map(torch.stack, zip(*tables, strict=True))
+        else:
+            cos, sin = self.rotary_tables(positions_T, frequencies_R)
+        return cos * self.attention_factor, sin * self.attention_factor
 
     def forward(
         self,
@@ -117,9 +104,9 @@ class Decoder(nn.Module):
         x_BTD = self.embed_tokens(ids_BT)
         start = cache.length if cache is not None else 0
         positions_T = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device)
-        cos_TH, sin_TH = (table_TH.to(x_BTD.dtype) for table_TH in self.tables(positions_T))
+        cos, sin = (table.to(x_BTD.dtype) for table in self.tables(positions_T))
         for layer in self.layers:
-            x_BTD = layer(x_BTD, cos_TH, sin_TH, mask, cache)
+            x_BTD = layer(x_BTD, cos, sin, mask, cache)
         if cache is not None:
             cache.length += ids_BT.shape[1]
         return self.norm(x_BTD)

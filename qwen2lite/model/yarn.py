@@ -5,10 +5,10 @@ Pairs that never finish a turn would meet angles they have never seen, and are s
 factor. Between the two a ramp blends. And because more keys share the attention, scores grow a
 little.
 
-This is static YaRN, as `transformers` and vLLM run it: one factor for every text. The paper's
-dynamic variant, a factor that grows with the text, is not built: the keys in a cache would have to
-be turned anew with every token, and `transformers` doesn't have it either (its "dynamic" type is
-another method, NTK).
+Static YaRN has one factor for every text; `transformers` and vLLM run nothing else. Dynamic YaRN, the
+paper's other way, takes for each text the factor of its own length (`dynamic_factor`), and leaves a
+short one as it was trained. That is for reading a text at once. With a cache it doesn't go: with
+every new token the keys of all others would have to be turned anew.
 """
 
 import math
@@ -125,6 +125,27 @@ def yarn(
     if attention_factor is None:
         attention_factor = yarn_attention_factor(factor, mscale, mscale_all_dim)
     return slowed_R, attention_factor
+
+
+def dynamic_factor(length: int, original_max_position_embeddings: int) -> float:
+    """The factor for a text of this length that is read at once, without a cache.
+
+    It is 1 for a text within the trained length, and YaRN then changes nothing.
+
+    Args:
+        length: tokens of the text.
+        original_max_position_embeddings: trained length, in tokens.
+
+    Raises:
+        ValueError: either isn't positive.
+
+    Source: arXiv 2309.00071, section 3.3.
+    """
+    if not length > 0:
+        raise ValueError(f"a text of {length} tokens has no factor; it needs at least one token")
+    factor = max(1.0, length / max(original_max_position_embeddings, 1))
+    _check(factor, original_max_position_embeddings)
+    return factor
 
 
 def warn_if_short(length: int, original_max_position_embeddings: int) -> None:

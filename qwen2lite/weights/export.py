@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import save_file
 
+from qwen2lite.weights.experts import published_parts
+
 
 class Config(Protocol):
     """What export needs of a config."""
@@ -65,7 +67,11 @@ def export(
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    tensors = {
+        part: parameter.detach()[index]
+        for name, parameter in model.named_parameters()
+        for part, index in published_parts(name, tuple(parameter.shape)).items()
+    }
     config = model.config.to_dict()
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     write_json(part / "config.json", config | {"dtype": dtype})

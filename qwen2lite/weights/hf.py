@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from qwen2lite.weights.experts import Index, published_parts
+
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -30,10 +32,12 @@ class HFCheckpoint:
         self.config = read_json(folder / "config.json")
         generation = folder / "generation_config.json"
         self.generation_config = read_json(generation) if generation.is_file() else {}
-        self._files: dict[str, Any] = {}
+        self._places: dict[str, tuple[Any, str, Index]] = {}
         for path in weight_files(folder):
             file = self._open(path)
-            self._files |= dict.fromkeys(file.keys(), file)
+            for stored in file.keys():  # noqa: SIM118 (not a dict)
+                parts = published_parts(stored, tuple(file.get_slice(stored).get_shape()))
+                self._places |= {name: (file, stored, index) for name, index in parts.items()}
 
     def _open(self, path: Path) -> Any:
         try:
@@ -42,8 +46,12 @@ class HFCheckpoint:
             raise ValueError(f"{path} is truncated or damaged ({error}); fetch it again") from None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor's name and shape."""
-        return {n: tuple(f.get_slice(n).get_shape()) for n, f in self._files.items()}
+        """Every tensor's name and shape; of stacked experts, each matrix's own."""
+        found = {}
+        for name, (file, stored, index) in self._places.items():
+            whole = torch.empty(file.get_slice(stored).get_shape(), device="meta")
+            found[name] = tuple(whole[index].shape)
+        return found
 
     def tensor(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         """One tensor, on the CPU, in the wanted dtype.
@@ -54,7 +62,8 @@ class HFCheckpoint:
         deleted. Only a file overwritten in place would show through, which `fetch` and `export`
         never do.
         """
-        return self._files[name].get_tensor(name).to(dtype)
+        file, stored, index = self._places[name]
+        return file.get_tensor(stored)[index].to(dtype)
 
     def close(self) -> None:
         """Closes the files; tensors already read stay valid."""

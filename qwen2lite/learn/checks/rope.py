@@ -13,6 +13,7 @@ import torch
 from qwen2lite.learn.contract import (
     Mistake,
     call,
+    meta_device,
     numbers,
     random_normal,
     require_gradient,
@@ -46,7 +47,7 @@ def check_rotary_frequencies(rotary_frequencies: Part) -> Iterator[str]:
         _require_close_ratio(got, want, what, usual_reason(mutants, got, head_dim, theta))
     yield "right for other head sizes and bases, to float32's precision"
 
-    with torch.device("meta"):
+    with meta_device():
         got = call(rotary_frequencies, 8, 10_000.0)
         if got.device.type != "cpu":
             raise Mistake(
