@@ -1,4 +1,7 @@
-"""What `attend` has to do. Expected values are by hand: equal scores make a plain average."""
+"""What `causal_mask` and `attend` have to do.
+
+Expected values are by hand: a mask of six numbers, and equal scores, which make a plain average.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,6 +12,7 @@ import torch
 from qwen2lite.learn.contract import (
     Mistake,
     call,
+    meta_device,
     numbers,
     random_normal,
     require_gradient,
@@ -19,6 +23,36 @@ from qwen2lite.learn.contract import (
 from qwen2lite.learn.mutants.attention import MUTANTS
 
 Part = Callable[..., Any]
+
+
+def check_causal_mask(causal_mask: Part) -> Iterator[str]:
+    """Masks by hand: a whole text, the last two of five, a single token, and the device."""
+    mutants = MUTANTS["causal_mask"]
+    got = call(causal_mask, 3, 3)
+    why = usual_reason(mutants, got, 3, 3)
+    require_tensor(got, [3, 3], torch.bool, "causal_mask(3, 3)", why)
+    _require_mask(got, ["100", "110", "111"], "causal_mask(3, 3)", why)
+    yield "three tokens see one, two and three"
+
+    got = call(causal_mask, 2, 5)
+    why = usual_reason(mutants, got, 2, 5)
+    require_tensor(got, [2, 5], torch.bool, "causal_mask(2, 5)", why)
+    _require_mask(got, ["11110", "11111"], "causal_mask(2, 5)", why)
+    _require_mask(call(causal_mask, 1, 4), ["1111"], "causal_mask(1, 4)", why)
+    yield "with a cache the queries are the last ones"
+
+    elsewhere = meta_device()
+    got = call(causal_mask, 2, 3, elsewhere)
+    if not isinstance(got, torch.Tensor) or got.device != elsewhere:
+        why = usual_reason(mutants, got, 2, 3, elsewhere)
+        raise Mistake("Asked for a mask on one device, causal_mask makes it on another.", why)
+    yield "on the device that was asked for"
+
+
+def _require_mask(got: torch.Tensor, rows: list[str], what: str, why: str) -> None:
+    written = ["".join(str(int(seen)) for seen in row) for row in got.tolist()]
+    if written != rows:
+        raise Mistake(f"{what} has the rows {', '.join(written)}; wanted {', '.join(rows)}.", why)
 
 
 def check_attend(attend: Part) -> Iterator[str]:
@@ -47,11 +81,11 @@ def check_attend(attend: Part) -> Iterator[str]:
     )
     yield "query heads share key and value heads in groups"
 
-    query = torch.tensor([2.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
+    query = torch.tensor([2.0, 0.0, 0.0, 0.0]).expand(1, 2, 1, 4)
     keys = torch.tensor([[0.0] * 4, [math.log(3.0), 0.0, 0.0, 0.0]]).view(1, 1, 2, 4)
     values = torch.tensor([[0.0] * 4, [1.0] * 4]).view(1, 1, 2, 4)
     got = call(attend, query, keys, values, None)
-    _require(got, [0.75] * 4, "Scores 0 and log 3 weigh 1/4 and 3/4, the values 0 and 1", why)
+    _require(got, [0.75] * 8, "Scores 0 and log 3 weigh 1/4 and 3/4, the values 0 and 1", why)
     yield "scores are divided by √H: weights of 1/4 and 3/4 come out"
 
     yield from _check_mask(attend, inputs)

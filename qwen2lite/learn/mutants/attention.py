@@ -1,20 +1,58 @@
-"""Wrong versions of `attend`. The docstring of each says what the mistake was."""
+"""Wrong versions of `causal_mask` and `attend`. The docstring of each says what the mistake was."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from qwen2lite.model.attention import attend, causal_mask
 
-Tensor = torch.Tensor
+
+def mask_one_late(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """The diagonal is one too far to the right: a query sees the token after it, which it has to
+    predict. Training then looks splendid, and generating fails (transformers #48745)."""
+    ones_TS = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    return ones_TS.tril(diagonal=keys - queries + 1)
+
+
+def mask_one_early(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """The diagonal is one too far to the left: a query doesn't see its own position, and the first
+    sees nothing at all, which makes NaN."""
+    ones_TS = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    return ones_TS.tril(diagonal=keys - queries - 1)
+
+
+def mask_from_the_start(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """The triangle starts at the top left, so the queries count as the *first* T positions. They
+    are the last T of S: shift the diagonal by S - T (pytorch #108108)."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
+
+
+def mask_of_the_hidden(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """True and False are swapped. Here True means "may look", as in PyTorch's fused kernel; in
+    torch.nn.MultiheadAttention it means "is hidden", and the two are easily mixed up."""
+    return ~causal_mask(queries, keys, device)
+
+
+def mask_to_add(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """These are numbers to add to the scores, 0 and -inf. Wanted is bool, True where a query may
+    look (a course mixed up the two: cs249r_book #1785)."""
+    zeros_TS = torch.zeros(queries, keys, device=device)
+    return zeros_TS.masked_fill(~causal_mask(queries, keys, device), float("-inf"))
+
+
+def mask_on_the_cpu(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """The device that was asked for is not used, and on a GPU mask and scores don't meet."""
+    return causal_mask(queries, keys, torch.device("cpu"))
 
 
 def heads_repeated_in_turn(
     q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
 ) -> Tensor:
     """`repeat` gives the key heads as 0, 1, 0, 1; query heads are grouped as 0, 0, 1, 1: that is
-    `repeat_interleave`. Head n reads head n // (N/K)."""
+    `repeat_interleave`. Head n reads head n // (N/K) (the standard of ONNX had it so: onnx #7274)."""
     groups = q_BNTH.shape[1] // k_BKSH.shape[1]
     return attend(q_BNTH, k_BKSH.repeat(1, groups, 1, 1), v_BKSH.repeat(1, groups, 1, 1), mask)
 
@@ -40,10 +78,11 @@ def blind_to_itself(
 def queries_at_the_start(
     q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """The queries are taken for the first T positions; with a cache they are the last T of S."""
-    queries, keys = q_BNTH.shape[2], k_BKSH.shape[2]
-    first = torch.ones(queries, keys, dtype=torch.bool).tril()
-    return attend(q_BNTH, k_BKSH, v_BKSH, first if mask is None else mask)
+    """The queries are taken for the first T positions; with a cache they are the last T of S.
+    `is_causal=True` of PyTorch's kernel does just that (pytorch #108108, #144858)."""
+    return F.scaled_dot_product_attention(
+        q_BNTH, k_BKSH, v_BKSH, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+    )
 
 
 def no_mask(q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -73,10 +112,19 @@ def scaled_by_size(
     return attend(q_BNTH * q_BNTH.shape[-1] ** -0.5, k_BKSH, v_BKSH, mask)
 
 
+def scaled_by_all_heads(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The scores are divided by the root of N·H, the width of all heads together. Each head has H
+    numbers: it is √H (Machine-Learning-Collection #65)."""
+    return attend(q_BNTH * q_BNTH.shape[1] ** -0.5, k_BKSH, v_BKSH, mask)
+
+
 def softmax_over_queries(
     q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """The softmax runs over the queries. It runs over the keys, the last dimension."""
+    """The softmax runs over the queries. It runs over the keys, the last dimension: what one query
+    spends is 1 in all (ng-video-lecture #42, where the loss looked better for it)."""
     groups = q_BNTH.shape[1] // k_BKSH.shape[1]
     k_BNSH = k_BKSH.repeat_interleave(groups, dim=1)
     v_BNSH = v_BKSH.repeat_interleave(groups, dim=1)
@@ -90,7 +138,7 @@ def narrow_scores(
     q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
 ) -> Tensor:
     """The scores are computed in the inputs' own dtype. Qwen2's key biases reach 200, and such
-    products overflow float16: go to float32 before q meets k."""
+    products overflow float16: go to float32 before q meets k (transformers #33317)."""
     groups = q_BNTH.shape[1] // k_BKSH.shape[1]
     k_BNSH = k_BKSH.repeat_interleave(groups, dim=1)
     v_BNSH = v_BKSH.repeat_interleave(groups, dim=1)
@@ -100,6 +148,14 @@ def narrow_scores(
 
 
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "causal_mask": (
+        mask_one_late,
+        mask_one_early,
+        mask_from_the_start,
+        mask_of_the_hidden,
+        mask_to_add,
+        mask_on_the_cpu,
+    ),
     "attend": (
         heads_repeated_in_turn,
         sees_the_next,
@@ -109,8 +165,9 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         mask_not_used,
         not_scaled,
         scaled_by_size,
+        scaled_by_all_heads,
         softmax_over_queries,
         narrow_scores,
-    )
+    ),
 }
 """The wrong versions of each part."""
