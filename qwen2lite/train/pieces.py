@@ -48,7 +48,8 @@ def word_buckets(text: str, lengths: Iterable[int] = (1, 2)) -> np.ndarray:
 
 def character_buckets(text: str, lengths: Iterable[int] = (1, 2, 3, 4)) -> np.ndarray:
     """The buckets of all runs of one to four characters, with a space put at both ends."""
-    codes = np.frombuffer(f" {text} ".encode("utf-32-le"), np.uint32).astype(np.uint64)
+    signs = f" {text} ".encode("utf-32-le", "surrogatepass")
+    codes = np.frombuffer(signs, "<u4").astype(np.uint64)
     return _buckets([_runs(codes + np.uint64(1), length) for length in lengths])
 
 

@@ -89,3 +89,10 @@ def test_buckets_are_in_range_and_spread(text):
     assert buckets.dtype == np.int64
     assert buckets.min() >= 0
     assert buckets.max() < BUCKETS
+
+
+def test_half_a_surrogate_pair_stops_no_filter():
+    """The tokenizer refuses it, with the place; a filter need not know."""
+    assert words("a \ud83d b") == ["a", "b"]
+    assert len(shingles("a \ud83d b")) == 1
+    assert len(character_buckets("\ud83d")) == 6
