@@ -1,0 +1,189 @@
+r"""The training loop: batch, gradient, clip, step, and from time to time a look at how it goes."""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from qwen2lite.infer.generate import generate
+from qwen2lite.model.device import pick_device, pick_dtype
+from qwen2lite.model.qwen2 import Qwen2
+from qwen2lite.text.tokenizer import Qwen2Tokenizer
+from qwen2lite.train.checkpoint import latest
+from qwen2lite.train.folder import RunFolder
+from qwen2lite.train.gradients import Batch, Cores, accumulate, autocast, targets_in
+from qwen2lite.train.loss import NextToken
+from qwen2lite.train.metrics import Watch
+from qwen2lite.train.optim import AdamW, clip_gradients, parameter_groups
+from qwen2lite.train.settings import TrainSettings
+
+_SMALL = 20_000_000
+"""Parameters up to which each core takes sequences of its own; larger products fill all cores."""
+
+
+class Batches(Protocol):
+    """What the loop needs of a `Loader`: batches without end, and the place among them."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Gives (ids_BT, targets_BT)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes there."""
+
+
+def train(
+    model: Qwen2,
+    loader: Batches,
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
+    held_out: Sequence[Batch] = (),
+    tokenizer: Qwen2Tokenizer | None = None,
+    objective: nn.Module | None = None,
+    make_optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
+    may_change: Collection[str] = (),
+    bar: bool = True,
+) -> Path:
+    """Trains a model, and goes on where an earlier run in the same folder stopped.
+
+    The folder gets `metrics.jsonl`, `checkpoints/` and, at the end, `model/`: a Hugging Face folder.
+    On a CPU a run that was stopped and resumed makes the same losses, to the last bit, as one that
+    was not.
+
+    Args:
+        model: in float32; trained in place.
+        loader: gives (ids_BT, targets_BT) without end.
+        settings: how to train.
+        folder: of this run.
+        held_out: batches to evaluate on, which the loader doesn't give.
+        tokenizer: for samples, and for the exported model; its vocabulary is part of the run.
+        objective: gives the mean loss of a batch; None is `NextToken`.
+        make_optimizer: takes parameter groups; None is AdamW with the settings' numbers.
+        may_change: settings that may differ from those of the run to resume: ("steps",).
+        bar: show progress.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        ValueError: what is to be resumed was trained otherwise, or the loss is no longer a number.
+        OSError: the disk is full. The last checkpoint is whole.
+    """
+    device = pick_device(settings.device)
+    dtype = pick_precision(settings, device)
+    model.to(device).train()
+    objective = objective or NextToken(model, _document_end(model, settings))
+    if settings.compile:
+        objective.compile()
+    add_gradients = _gradients(model, settings, device, dtype)
+    optimizer = (make_optimizer or _adamw(settings))(parameter_groups(model, settings.weight_decay))
+    run = RunFolder(Path(folder), model, optimizer, loader, settings, tokenizer)
+    done = run.resume(may_change)
+    held_out = [_to(batch, device) for batch in held_out]
+    rates, batches = settings.learning_rates(), iter(loader)
+    with _watch(run.path, done, settings, bar) as watch:
+        for step in range(done + 1, settings.steps + 1):
+            _set_rate(optimizer, rates(step - 1))
+            batch = [_to(next(batches), device) for _ in range(settings.accumulation)]
+            loss_tensor = add_gradients(objective, batch)
+            norm_tensor = clip_gradients(model.parameters(), settings.max_gradient_norm)
+            loss, norm = torch.stack((loss_tensor, norm_tensor)).tolist()
+            if not math.isfinite(loss + norm):
+                raise ValueError(_what_broke(run, step, loss, norm, batch))
+            optimizer.step()
+            optimizer.zero_grad()
+            watch.step(step, loss, norm, rates(step - 1))
+            if held_out and _due(step, settings.evaluate_every):
+                watch.held_out(step, evaluate(objective, held_out, dtype))
+            if tokenizer and _due(step, settings.sample_every):
+                for prompt in settings.sample_prompts:
+                    watch.sample(
+                        step, prompt, _continue(model, tokenizer, prompt, settings.sample_tokens)
+                    )
+            if step == settings.steps or _due(step, settings.checkpoint_every):
+                run.save(step)
+    return run.export()
+
+
+@torch.no_grad()
+def evaluate(
+    objective: nn.Module, batches: Sequence[Batch], dtype: torch.dtype = torch.float32
+) -> float:
+    """The mean loss over all targets of some batches, without training on them."""
+    total, loss = targets_in(batches), 0.0
+    for batch in batches:
+        with autocast(batch[0].device, dtype):
+            loss += float(objective(*batch)) * targets_in([batch]) / total
+    return loss
+
+
+def pick_precision(settings: TrainSettings, device: torch.device) -> torch.dtype:
+    """The number format of the matrix products; the weights are float32 in any case."""
+    if settings.precision == "auto":
+        return pick_dtype(device) if device.type == "cuda" else torch.float32
+    return getattr(torch, settings.precision)
+
+
+def _gradients(
+    model: Qwen2, settings: TrainSettings, device: torch.device, dtype: torch.dtype
+) -> Callable[[nn.Module, Sequence[Batch]], torch.Tensor]:
+    """How gradients are made: on a CPU, small models share a batch among the cores."""
+    cores = settings.cores
+    if not cores:
+        small = sum(p.numel() for p in model.parameters()) <= _SMALL
+        cores = min(torch.get_num_threads(), settings.batch_size) if small else 1
+    if device.type == "cpu" and dtype == torch.float32 and cores > 1:
+        return Cores(cores).accumulate
+    return partial(accumulate, dtype=dtype)
+
+
+def _adamw(settings: TrainSettings) -> Callable[[Iterable[Any]], torch.optim.Optimizer]:
+    kind = AdamW if settings.optimizer == "ours" else partial(torch.optim.AdamW, fused=True)
+    betas = (settings.beta1, settings.beta2)
+    return partial(kind, lr=settings.learning_rate, betas=betas, eps=settings.eps)
+
+
+def _document_end(model: Qwen2, settings: TrainSettings) -> int | None:
+    if not settings.document_mask:
+        return None
+    eos = model.config.eos_token_id
+    return eos[0] if isinstance(eos, list) else eos
+
+
+def _watch(path: Path, done: int, settings: TrainSettings, bar: bool) -> Watch:
+    sizes = (settings.steps, settings.tokens_per_step, settings.log_every)
+    return Watch(path, done, *sizes, bar=bar, tensorboard=settings.tensorboard)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return batch[0].to(device), batch[1].to(device)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _continue(model: Qwen2, tokenizer: Qwen2Tokenizer, prompt: str, tokens: int) -> str:
+    return "".join(generate(model, tokenizer, prompt, max_new_tokens=tokens))
+
+
+def _what_broke(run: RunFolder, step: int, loss: float, norm: float, batch: Sequence[Batch]) -> str:
+    newest = latest(run.checkpoints)
+    before = f"{newest} is from before it" if newest else "there is no checkpoint yet"
+    return (
+        f"step {step} broke: its loss is {loss} and the norm of its gradient {norm}. The weights "
+        f"were not moved, its batch is in {run.keep_batch(step, batch)}, and {before}. Look at the "
+        "batch, or resume with a lower learning_rate among the settings that may change"
+    )

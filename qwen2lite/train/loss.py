@@ -1,0 +1,109 @@
+r"""What training makes small: the surprise at the next token, averaged over all positions."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qwen2lite.model.qwen2 import Qwen2
+from qwen2lite.train.loader import document_mask, document_numbers
+
+IGNORED = -100
+"""As a target: this position is not asked."""
+_CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**28}
+"""Scores that are held at a time: what a CPU's cache takes; on a GPU, 1 GB."""
+
+
+def next_token_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+    r"""The mean of $-\ln p(\text{target})$ over the positions that have one, in float32.
+
+    Args:
+        logits_BTV: scores of the next token, of any dtype.
+        targets_BT: the token that did come next, or `IGNORED`.
+    """
+    return F.cross_entropy(
+        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED
+    )
+
+
+class NextToken(nn.Module):
+    """The objective of pre-training as a module, which is what DDP, FSDP and compile wrap.
+
+    Args:
+        model: what is trained.
+        eos: the id that ends a document, where no token may look into another document; None lets
+            each look back through its whole sequence.
+    """
+
+    def __init__(self, model: Qwen2, eos: int | None = None):
+        super().__init__()
+        self.model = model
+        self.eos = eos
+
+    def forward(self, ids_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+        """Returns the mean loss of a batch."""
+        mask = None
+        if self.eos is not None:
+            mask = document_mask(document_numbers(ids_BT, self.eos))
+        x_BTD = self.model.model(ids_BT, mask=mask)
+        return _ChunkedLoss.apply(
+            x_BTD.flatten(0, 1),
+            self.model.output_weight_VD,
+            targets_BT.flatten(),
+            torch.is_grad_enabled(),
+        )
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    r"""`next_token_loss` of an output layer, some rows at a time.
+
+    The scores of all positions at once are the largest tensor of training: for the 0.5B, 4,096
+    tokens make 2.5 GB of float32, and autograd keeps several. Their gradient is simple,
+    $p - \text{onehot(target)}$, so it is taken at once while the scores are at hand, and they are
+    forgotten.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_XD: torch.Tensor,
+        weight_VD: torch.Tensor,
+        targets_X: torch.Tensor,
+        with_gradient: bool,
+    ) -> torch.Tensor:
+        x_XD, weight_VD = _autocast(x_XD), _autocast(weight_VD)
+        rows = max(1, _CHUNK_NUMBERS.get(x_XD.device.type, 2**24) // len(weight_VD))
+        asked = (targets_X != IGNORED).sum().clamp(min=1)
+        losses, dx_XD = [], torch.empty_like(x_XD)
+        dweight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+        for start in range(0, len(x_XD), rows):
+            x, targets = x_XD[start : start + rows], targets_X[start : start + rows]
+            logp = (x @ weight_VD.T).float().log_softmax(-1)
+            losses.append(F.nll_loss(logp, targets, reduction="sum", ignore_index=IGNORED))
+            if with_gradient:
+                dscores = _minus_one_at(logp.exp_(), targets).div_(asked).to(x.dtype)
+                dx_XD[start : start + rows] = dscores @ weight_VD
+                dweight_VD += dscores.T @ x
+        ctx.save_for_backward(dx_XD, dweight_VD)
+        return torch.stack(losses).sum() / asked
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        dx_XD, dweight_VD = ctx.saved_tensors
+        return dx_XD * grads[0], dweight_VD * grads[0], None, None
+
+
+def _autocast(x: torch.Tensor) -> torch.Tensor:
+    """Casts once what autocast would cast anew for every chunk."""
+    device = x.device.type
+    on = torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if on else x
+
+
+def _minus_one_at(p_XV: torch.Tensor, targets_X: torch.Tensor) -> torch.Tensor:
+    """Takes 1 from each target's probability, in place; rows that aren't asked become zero."""
+    asked_X = targets_X != IGNORED
+    p_XV.mul_(asked_X[:, None])
+    p_XV[torch.arange(len(p_XV), device=p_XV.device), targets_X.clamp(min=0)] -= asked_X.float()
+    return p_XV
