@@ -122,13 +122,15 @@ def numbers(tensor: torch.Tensor) -> str:
 
 
 def same(got: Any, want: Any, tolerance: float = 1e-5) -> bool:
-    """Whether two answers (tensors, or tuples of them) agree in shape, dtype and value."""
+    """Whether two answers agree: tensors in shape, dtype and value, anything else in type and value."""
     if isinstance(want, tuple):
         return (
             isinstance(got, tuple)
             and len(got) == len(want)
             and all(same(g, w, tolerance) for g, w in zip(got, want, strict=True))
         )
+    if not isinstance(want, torch.Tensor):
+        return type(got) is type(want) and bool(got == want)
     if not isinstance(got, torch.Tensor) or got.device != want.device:
         return False
     if got.shape != want.shape or got.dtype != want.dtype:
@@ -164,8 +166,13 @@ def usual_reason(mutants: Iterable[Callable[..., Any]], got: Any, *inputs: Any) 
         except Exception:  # a mutant may be unable to answer; then it is not this mistake
             continue
         if same(got, wrong):
-            return " ".join((mutant.__doc__ or "").split())
+            return told_by(mutant)
     return ""
+
+
+def told_by(mutant: Callable[..., Any]) -> str:
+    """What a known mistake says of itself: its docstring in one line."""
+    return " ".join((mutant.__doc__ or "").split())
 
 
 def require_gradient(output: Any, inputs: dict[str, torch.Tensor], name: str) -> None:

@@ -14,12 +14,14 @@ from qwen2lite.learn.contract import (
     Mistake,
     call,
     describe,
+    meta_device,
     numbers,
     require_tensor,
     same,
+    told_by,
     usual_reason,
 )
-from qwen2lite.learn.mutants.yarn import MUTANTS
+from qwen2lite.learn.mutants.yarn import MUTANTS, on_the_default_device
 
 Part = Callable[..., Any]
 
@@ -97,6 +99,9 @@ def check_yarn(yarn: Part) -> Iterator[str]:
             raise Mistake(f"With heads of {head_dim}, base {theta} and {scaling} it is wrong.")
     yield "right for other heads, bases, lengths and ramps"
 
+    _require_on_cpu(yarn)
+    yield "on the CPU while the model is being built"
+
     try:
         yarn(frequencies_R, 1e4, factor=0.5, original_max_position_embeddings=50)
     except ValueError:
@@ -106,6 +111,19 @@ def check_yarn(yarn: Part) -> Iterator[str]:
             "yarn answers with a factor of 0.5, and should raise a ValueError.",
             "YaRN stretches. A factor below 1 is an error in a config.json; say so at once.",
         )
+
+
+def _require_on_cpu(yarn: Part) -> None:
+    frequencies_R = _frequencies(16, 1000.0)
+    try:
+        with meta_device():
+            slowed_R, _ = yarn(frequencies_R, 1000.0, **_SCALING)
+        on_cpu = slowed_R.device.type == "cpu"
+    except RuntimeError:  # the frequencies are on the CPU, and the ramp isn't
+        on_cpu = False
+    if not on_cpu:
+        wrong = "Under torch.device('meta') the frequencies don't stay on the CPU."
+        raise Mistake(wrong, told_by(on_the_default_device))
 
 
 def _stretched(

@@ -143,6 +143,13 @@ def given_factor_ignored(frequencies_R: Tensor, rope_theta: float, **scaling: An
     return slowed_R, yarn_attention_factor(scaling["factor"])
 
 
+def on_the_default_device(frequencies_R: Tensor, rope_theta: float, **scaling: Any) -> Stretched:
+    """The ramp is made without saying where. The model is first built on the "meta" device, whose
+    tensors are empty: say device="cpu"."""
+    slowed_R, attention_factor = yarn(frequencies_R, rope_theta, **scaling)
+    return torch.empty(len(slowed_R)).copy_(slowed_R), attention_factor
+
+
 _RAMPS = (
     straight_over_turns,
     not_clamped,
@@ -162,6 +169,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         factor_once,
         factor_forgotten,
         given_factor_ignored,
+        on_the_default_device,
         *map(_yarn_with, _RAMPS),
     ),
 }
