@@ -6,7 +6,10 @@ Every folder is a part of the course, and imports go down this list:
     text/      text to token ids and back: byte-level BPE, chat format
     model/     the network: norm, rope, attention, mlp, moe, cache, qwen2
     infer/     using it: sampling, generation
+    train/     making it: corpus, loss, optimizer, loop, checkpoints
+    evaluate/  how good it is: perplexity, facts, keys in long texts
     learn/     the course's tools: checks, hints, your own package
+    commands/  the longer commands of python -m qwen2lite
 
 Tensors carry their shape in their names, one letter a dimension:
 

@@ -22,7 +22,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize("command", ["fetch", "chat", "generate", "encode", "doctor", "lab"])
+@pytest.mark.parametrize(
+    "command", ["fetch", "chat", "generate", "train", "encode", "doctor", "lab"]
+)
 def test_every_command_has_help(command):
     result = run(command, "--help")
     assert result.returncode == 0
@@ -36,6 +38,7 @@ def test_every_command_has_help(command):
         (["generate", "Hello"], "no model is fetched yet"),
         (["encode", "Hello", "--model", "qwen2-0.5c"], "did you mean qwen2-0.5b"),
         (["encode", "Hello", "--model", "qwen2-72b"], "python -m qwen2lite fetch qwen2-72b"),
+        (["train", "nowhere.toml"], "there is no nowhere.toml"),
         (["fetch", "qwen3"], "no file, folder or model is called 'qwen3'"),
     ],
 )

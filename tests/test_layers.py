@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "train": {"weights", "text", "model", "infer", "train"},
     "evaluate": {"weights", "text", "model", "infer", "train", "evaluate"},
     "learn": {"weights", "text", "model", "infer", "train", "evaluate", "learn"},
+    "commands": {"weights", "text", "model", "infer", "train", "evaluate", "learn", "commands"},
 }
 NOTEBOOK_LIBRARIES = {"IPython", "ipywidgets", "matplotlib"}
 FILES = sorted(file for folder in MAY_IMPORT for file in (PACKAGE / folder).rglob("*.py"))

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,25 @@ class Vocabulary:
             # Without its length, one token could spell out the id and bytes of another.
             digest.update(i.to_bytes(4, "little") + len(token).to_bytes(4, "little") + token)
         return digest.hexdigest()
+
+
+def vocabulary_of(merges: Iterable[tuple[bytes, bytes]]) -> Vocabulary:
+    """The 256 bytes, a token a merge, and Qwen2's control tokens after them.
+
+    Args:
+        merges: in order, from `train_bpe`.
+    """
+    tokens = [bytes([byte]) for byte in printable_bytes()]
+    order = {token: place for place, token in enumerate(tokens)}
+    pairs: dict[Pair, int] = {}
+    for left, right in merges:
+        pairs[order[left], order[right]] = order[left + right] = len(tokens)
+        tokens.append(left + right)
+    return Vocabulary(tokens, pairs, _control_tokens_after(tokens))
+
+
+def _control_tokens_after(tokens: list[bytes]) -> dict[str, int]:
+    return {name: len(tokens) + i for i, name in enumerate(QWEN2_SPECIAL_TOKENS)}
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
@@ -113,6 +133,4 @@ def _from_tiktoken(path: Path) -> Vocabulary:
     for token in tokens[256:]:
         left, right = merge_word([order[bytes([byte])] for byte in token], merges)
         merges[left, right] = order[token]
-    first = len(tokens)
-    names = QWEN2_SPECIAL_TOKENS
-    return Vocabulary(tokens, merges, {name: first + i for i, name in enumerate(names)})
+    return Vocabulary(tokens, merges, _control_tokens_after(tokens))

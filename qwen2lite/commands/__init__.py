@@ -1,0 +1,1 @@
+"""The longer commands of the command line. Each imports what it needs when it is run."""

@@ -1,0 +1,128 @@
+"""A run from one TOML file: what to build, from what, and how to train it.
+
+    [model]   the config, under the names of config.json; `like` names a published one to begin with
+    [data]    the corpus and its tokenizer: `DataSettings`
+    [train]   `TrainSettings`
+
+runs/ holds files to begin with.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qwen2lite.model.config import CONFIGS, Qwen2Config
+from qwen2lite.model.device import pick_device
+from qwen2lite.model.qwen2 import Parts, Qwen2
+from qwen2lite.train import by_hand
+from qwen2lite.train.gradients import Batch
+from qwen2lite.train.loader import Loader
+from qwen2lite.train.loop import pick_precision, train
+from qwen2lite.train.prepare import DataSettings, Prepared, prepare
+from qwen2lite.train.settings import TrainSettings, build, check_keys, read_toml
+from qwen2lite.train.tokens import END_OF_TEXT
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The three tables of a run's file."""
+
+    config: Qwen2Config
+    data: DataSettings
+    train: TrainSettings
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Recipe":
+        """Reads a run's file; what isn't in it has its default.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not TOML, an unknown table or key, or a wrong value.
+        """
+        tables = read_toml(path)
+        check_keys(tables, ("model", "data", "train"), str(path))
+        return cls(
+            _config(tables.get("model", {})),
+            build(DataSettings, tables.get("data", {}), "data"),
+            build(TrainSettings, tables.get("train", {}), "train"),
+        )
+
+
+def run(
+    recipe: Recipe, folder: str | Path, may_change: Collection[str] = (), bar: bool = True
+) -> Path:
+    """Prepares the corpus, builds the model and trains it; goes on where an earlier run stopped.
+
+    Args:
+        recipe: what to do.
+        folder: of this run.
+        may_change: settings that may differ from those of the run to resume.
+        bar: show progress.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: see `prepare` and `train`.
+    """
+    folder, settings = Path(folder), recipe.train
+    prepared = prepare(recipe.data, folder / "data", recipe.config.vocab_size)
+    model = new_model(recipe, prepared)
+    sizes = (settings.sequence_length, settings.batch_size, settings.seed)
+    loader = Loader(prepared.train.ids, *sizes)
+    return train(
+        model,
+        loader,
+        settings,
+        folder,
+        held_out=held_out_batches(prepared, settings),
+        tokenizer=prepared.tokenizer,
+        may_change=may_change,
+        bar=bar,
+    )
+
+
+def new_model(recipe: Recipe, prepared: Prepared) -> Qwen2:
+    """A model with fresh weights drawn from the seed, whose config knows the tokenizer's end."""
+    eos = prepared.tokenizer.special_tokens[END_OF_TEXT]
+    rows, tokens = recipe.config.vocab_size, prepared.train.facts.vocab_size
+    if tokens > rows:
+        raise ValueError(
+            f"the tokenizer has {tokens:,} tokens and the model {rows:,} rows for them; "
+            f"set vocab_size in [model] to {tokens} or more"
+        )
+    torch.manual_seed(recipe.train.seed)
+    config = dataclasses.replace(recipe.config, eos_token_id=eos)
+    return Qwen2(config, fast_parts(recipe.train)).float()
+
+
+def fast_parts(settings: TrainSettings) -> Parts | None:
+    """Parts with gradients by hand where training is in float32 on a CPU; None elsewhere."""
+    device = pick_device(settings.device)
+    plain = device.type != "cpu" or pick_precision(settings, device) != torch.float32
+    return None if plain else by_hand.PARTS
+
+
+def held_out_batches(prepared: Prepared, settings: TrainSettings) -> list[Batch]:
+    """The batches of each evaluation: at most `evaluation_batches`, fewer from a small corpus."""
+    length, size = settings.sequence_length, settings.batch_size
+    windows = (len(prepared.held_out.ids) - 1) // length
+    size = max(1, min(size, windows))
+    number = max(1, min(settings.evaluation_batches, windows // size))
+    return list(islice(Loader(prepared.held_out.ids, length, size), number))
+
+
+def _config(values: dict[str, Any]) -> Qwen2Config:
+    values = dict(values)
+    like = values.pop("like", None)
+    known = [field.name for field in dataclasses.fields(Qwen2Config)]
+    check_keys(values, known, "model")
+    if like is not None:
+        check_keys([like], CONFIGS, "like in [model]")
+        values = CONFIGS[like].to_dict() | values
+    return Qwen2Config.from_dict(values)

@@ -1,0 +1,117 @@
+"""The measures by hand, and against slower ways to the same number."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen2lite import Qwen2, Qwen2Config, Qwen2Tokenizer
+from qwen2lite.evaluate.exact_match import exact_match
+from qwen2lite.evaluate.ngram import NGram
+from qwen2lite.evaluate.passkey import passkey_recall
+from qwen2lite.evaluate.perplexity import perplexity, token_losses
+from qwen2lite.text.vocabulary import vocabulary_of
+
+TOKENIZER = Qwen2Tokenizer(vocabulary_of([(b" ", b"t"), (b"1", b"2")]))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=261, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
+        num_attention_heads=6, num_key_value_heads=2, initializer_range=0.3,
+        max_position_embeddings=512,
+    )  # fmt: skip
+    return Qwen2(config).eval()
+
+
+def greedy(model, prompt, number):
+    ids = TOKENIZER.encode(prompt)
+    for _ in range(number):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[-number:]
+
+
+def test_an_answer_is_right_where_greedy_decoding_writes_it(model):
+    prompts = [f"{number} {'word ' * (number % 7)}x" for number in range(40)]
+    written = [greedy(model, prompt, 3) for prompt in prompts]
+    texts = [TOKENIZER.decode(ids, errors="replace") for ids in written]
+    stable = [n for n, ids in enumerate(written) if TOKENIZER.encode(texts[n]) == ids]
+    assert len(stable) > 5
+    questions = [(prompts[n], texts[n]) for n in stable]
+    assert all(exact_match(model, TOKENIZER, questions))
+    for place in range(3):
+        off = []
+        for n in stable:
+            ids = list(written[n])
+            ids[place] = 7 if ids[place] != 7 else 8
+            off.append((prompts[n], TOKENIZER.decode(ids)))
+        wrong = [
+            q for q, n in zip(off, stable, strict=True) if TOKENIZER.encode(q[1]) != written[n]
+        ]
+        assert wrong and not any(exact_match(model, TOKENIZER, wrong))
+
+
+def test_neighbours_in_a_batch_change_nothing(model):
+    questions = [("a" * (1 + 13 * (n % 5)), "b" * (1 + n % 3)) for n in range(30)]
+    together = exact_match(model, TOKENIZER, questions)
+    assert together == [exact_match(model, TOKENIZER, [q])[0] for q in questions]
+
+
+@pytest.mark.parametrize("question", [("", "x"), ("x", "")])
+def test_a_question_without_a_token_is_refused(model, question):
+    with pytest.raises(ValueError, match="need a token each"):
+        exact_match(model, TOKENIZER, [question])
+
+
+def test_losses_are_those_of_each_window_alone(model):
+    ids = torch.randint(261, (50,), generator=torch.Generator().manual_seed(1)).tolist()
+    losses = token_losses(model, ids, 12)
+    assert losses.shape == (4, 11)
+    with torch.no_grad():
+        for row, start in enumerate(range(0, 48, 12)):
+            window = ids[start : start + 12]
+            logp = model(torch.tensor([window]))[0].log_softmax(-1)
+            wanted = [-float(logp[t, after]) for t, (_, after) in enumerate(pairwise(window))]
+            assert losses[row].tolist() == pytest.approx(wanted, abs=1e-5)
+    assert perplexity(model, ids, 12) == pytest.approx(math.exp(float(losses.mean())), rel=1e-5)
+    with pytest.raises(ValueError, match="50 tokens give no window of 51"):
+        token_losses(model, ids, 51)
+
+
+def test_a_bigram_by_hand():
+    # a b a b a c: after a came b twice and c once, two kinds; after b came a twice, one kind.
+    ids = [0, 1, 0, 1, 0, 2]
+    model = NGram(ids, 2, vocab_size=4)
+    single = (2 + 3 / 4) / (6 + 3)  # b: 2 of 6 tokens, 3 kinds of them, and 1/4 below
+    assert model.probability((), 1) == pytest.approx(single)
+    assert model.probability((0,), 1) == pytest.approx((2 + 2 * single) / (3 + 2))
+    assert model.probability((9, 0), 1) == model.probability((0,), 1), "one token of history"
+    assert model.probability((3,), 1) == pytest.approx(single), "a history never seen"
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 5), st.data())
+def test_probabilities_add_up_to_one(ids, order, data):
+    history = tuple(data.draw(st.lists(st.integers(0, 5), max_size=6)))
+    model = NGram(ids, order, vocab_size=6)
+    assert sum(model.probability(history, t) for t in range(6)) == pytest.approx(1)
+
+
+def test_counting_more_explains_the_text_it_counted_better():
+    ids = [n * n % 7 for n in range(300)]
+    scores = [NGram(ids, order, 7).perplexity(ids) for order in (1, 2, 3)]
+    assert scores == sorted(scores, reverse=True) and scores[0] <= 7
+    with pytest.raises(ValueError, match="order 1 or above"):
+        NGram(ids, 0, 7)
+
+
+def test_a_model_that_knows_nothing_finds_no_key(model):
+    grid = passkey_recall(model, TOKENIZER, [160, 240], depths=(0.0, 1.0), tries=3)
+    assert grid == [[0.0, 0.0], [0.0, 0.0]]
+    with pytest.raises(ValueError, match="needs"):
+        passkey_recall(model, TOKENIZER, [20])
