@@ -48,7 +48,7 @@ class DataSettings:
     """Share of documents that are only evaluated on. Which ones, their own text decides: a document
     that comes twice is never on both sides."""
     tokenizer: str = ""
-    """A model whose tokenizer is used: a name or a folder; without one, BPE is trained on the corpus."""
+    """A model whose tokenizer is used, by name or folder; without one, BPE is trained on the corpus."""
     seed: int = 0
     """Of the small world's wording."""
 

@@ -1,0 +1,125 @@
+"""Training beside transformers' Qwen2 in a plain PyTorch loop, in one run, on the same batches.
+
+CPU: the model of runs/tiny.toml in float32 on 2 threads; both sides do 50 steps from the same weights
+first, and the largest difference of their losses is printed. GPU, where there is one: the shape of
+the 0.5B in bfloat16, sequences of 4,096 tokens; the unit is the share of the peak, whose definition
+is that of `qwen2lite.train.plan`. Random weights in both cases.
+"""
+
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+
+import measure
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import nn
+
+from qwen2lite.model.config import CONFIGS
+from qwen2lite.model.qwen2 import Qwen2
+from qwen2lite.train.gradients import Batch, Cores, accumulate
+from qwen2lite.train.loader import Loader
+from qwen2lite.train.loss import NextToken
+from qwen2lite.train.optim import clip_gradients, parameter_groups
+from qwen2lite.train.prepare import prepare
+from qwen2lite.train.recipe import Recipe, new_model
+
+THREADS, STEPS = 2, 50
+TINY = Path(__file__).parents[1] / "runs" / "tiny.toml"
+Step = Callable[[], torch.Tensor]
+"""Makes one update and returns its loss."""
+
+
+def main() -> None:
+    flags = measure.parser(__doc__).parse_args()
+    torch.set_num_threads(THREADS)
+    rows = [cpu_row(flags.repeats, sys.stderr if flags.json else sys.stdout)]
+    if torch.cuda.is_available():
+        rows += gpu_rows(flags.repeats)
+    measure.show(rows, flags.json)
+    if not torch.cuda.is_available():
+        print("train gpu: no GPU here: not measured", file=sys.stderr if flags.json else sys.stdout)
+
+
+def cpu_row(repeats: int, say: object) -> measure.Row:
+    recipe = Recipe.from_toml(TINY)
+    settings = dataclasses.replace(recipe.train, device="cpu")
+    recipe = dataclasses.replace(
+        recipe, train=settings, data=dataclasses.replace(recipe.data, characters=1_000_000)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(recipe.data, Path(folder), recipe.config.vocab_size)
+        loader = Loader(prepared.train.ids[:], settings.sequence_length, settings.batch_size)
+        batches = list(islice(loader, STEPS))
+        del loader
+        model = new_model(recipe, prepared)
+    rates = settings.learning_rate / 3
+    sides = [ours(model, batches, rates, Cores(THREADS).accumulate),
+             theirs(peer_of(model), batches, rates)]  # fmt: skip
+    losses = [torch.stack([step() for _ in range(STEPS)]) for step in sides]
+    apart = (losses[0] - losses[1]).abs().max().item()
+    print(f"losses over {STEPS} steps: {losses[0][0]:.4f} to {losses[0][-1]:.4f}, "
+          f"never further apart than {apart:.1e}", file=say)  # fmt: skip
+    tokens = settings.tokens_per_step
+    seconds = measure.median_seconds(repeats, *(partial(some, step) for step in sides))
+    mine, peer = (10 * tokens / s for s in seconds)
+    return measure.Row("train cpu", mine, peer, "transformers", "tokens/s", mine / peer)
+
+
+def some(step: Step, number: int = 10) -> None:
+    for _ in range(number):
+        step()
+
+
+def ours(model: Qwen2, batches: list[Batch], rate: float, add_gradients: Callable) -> Step:
+    objective, turn = NextToken(model), cycle(batches)
+    groups = parameter_groups(model, 0.1)
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
+
+    def step() -> torch.Tensor:
+        loss = add_gradients(objective, [next(turn)])
+        clip_gradients(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return step
+
+
+def theirs(model: nn.Module, batches: list[Batch], rate: float, **autocast: object) -> Step:
+    """The loop as most people write it."""
+    turn = cycle(batches)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=rate, betas=(0.9, 0.95))
+    place = next(model.parameters()).device.type
+
+    def step() -> torch.Tensor:
+        ids_BT, targets_BT = next(turn)
+        with torch.autocast(place, torch.bfloat16, enabled=place == "cuda"):
+            logits_BTV = model(ids_BT, use_cache=False).logits
+        loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def peer_of(model: Qwen2) -> nn.Module:
+    """transformers' model with the same weights."""
+    values = {k: v for k, v in model.config.to_dict().items() if k != "architectures"}
+    peer = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**values)).to(model.device)
+    missing, unexpected = peer.load_state_dict(model.state_dict(), strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+    return peer.train()
+
+
+if __name__ == "__main__":
+    main()
