@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 MODEL ?= default
 PROMPT ?=
+LESSONS ?= all
 
-.PHONY: lab chat test bench notebooks exercises
+.PHONY: lab chat test test-browser bench notebooks exercises
 
 lab: .venv/course
 	$(BIN)/python -m qwen2lite lab
@@ -21,13 +22,23 @@ test: .venv/test
 	$(BIN)/python tools/make_exercises.py --check
 	$(BIN)/python tools/run_notebooks.py --check
 	$(BIN)/python -m qwen2lite fetch qwen2.5-coder-0.5b-instruct-gguf
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore tests/browser
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks
+
+# Opens lessons in JupyterLab in Chromium: all, or with LESSONS=smoke three of them.
+test-browser: .venv/test
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) || \
+		(echo "install Chromium, or name a browser of its kind by QWEN2LITE_CHROMIUM" && false)
+	QWEN2LITE_LESSONS=$(LESSONS) $(BIN)/python -m pytest tests/browser
 
 bench: .venv/bench
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/generate.py
+	$(BIN)/python benchmarks/bpe.py
+	$(BIN)/python benchmarks/dedup.py
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/moe.py
 
 notebooks: .venv/course
 	$(BIN)/python tools/run_notebooks.py

@@ -103,7 +103,9 @@ class OpenNotebook:
     def __init__(self, browser: Browser, address: str):
         self.page: Page = browser.new_page(viewport={"width": 1280, "height": 900})
         self.strangers: list[str] = []
+        self.complaints: list[str] = []
         self.page.on("request", self._note)
+        self.page.on("console", self._listen)
         self.page.goto(address)
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * MINUTE)
         # The toolbar says idle before there is a kernel, and what is run then is dropped.
@@ -113,6 +115,14 @@ class OpenNotebook:
     def _note(self, request) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
             self.strangers.append(request.url)
+
+    def _listen(self, message) -> None:
+        # A file that a server hasn't got is looked for and done without: settings, translations.
+        if (
+            message.type == "error"
+            and "the server responded with a status of 404" not in message.text
+        ):
+            self.complaints.append(message.text)
 
     def run_all(self) -> list[dict]:
         """Runs every cell and returns the code cells as the notebook now has them."""
@@ -124,3 +134,31 @@ class OpenNotebook:
     def outputs(self, selector: str) -> Locator:
         """What matches in the cells' outputs; their sources hold the same words."""
         return self.page.locator(f".jp-OutputArea-output {selector}")
+
+    def touch(self, explorer: Locator) -> str:
+        """Moves the first control of an explorer and waits until what it shows is another.
+
+        Returns:
+            What the control says now.
+        """
+        output = explorer.locator(".jp-OutputArea, .widget-output").last
+        before = output.inner_html()
+        slider, menu, box = (
+            explorer.locator(kind) for kind in (".noUi-handle", "select", "input[type=checkbox]")
+        )
+        if slider.count():
+            slider = slider.first
+            at_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+            slider.press("ArrowLeft" if at_end else "ArrowRight")
+            value = slider.get_attribute("aria-valuetext") or ""
+        elif menu.count():
+            menu.first.select_option(index=1)
+            value = menu.first.input_value()
+        else:
+            box.first.click()
+            value = str(box.first.is_checked())
+        self.page.wait_for_function(
+            "([shown, before]) => !shown.isConnected || shown.innerHTML !== before",
+            arg=[output.element_handle(), before],
+        )
+        return value

@@ -1,4 +1,12 @@
-"""The lessons as a learner meets them: copied to a folder, opened in JupyterLab, run, touched."""
+"""The lessons as a learner meets them: copied to a folder, opened in JupyterLab, run, touched.
+
+QWEN2LITE_LESSONS says which: "smoke" (three of them, the default), "all", or "changed", which adds to
+the three those that a commit of the last day touched.
+"""
+
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -7,11 +15,27 @@ from tests.browser.lab import OpenNotebook, browser, server
 
 pytestmark = pytest.mark.browser
 
-NOTEBOOKS = (
+ROOT = Path(__file__).parents[2]
+SMOKE = {
     "notebooks/00_start_here.ipynb",
     "notebooks/22_rope.ipynb",
     "exercises/22_rope.ipynb",
-)
+}
+
+
+def chosen() -> list[str]:
+    which = os.environ.get("QWEN2LITE_LESSONS", "smoke")
+    assert which in ("smoke", "changed", "all"), f"QWEN2LITE_LESSONS is {which!r}"
+    pages = {f"{path.parent.name}/{path.name}" for folder in ("notebooks", "exercises")
+             for path in (ROOT / folder).glob("*.ipynb")}  # fmt: skip
+    if which == "all":
+        return sorted(pages)
+    return sorted(SMOKE | (pages & changed() if which == "changed" else set()))
+
+
+def changed() -> set[str]:
+    command = ["git", "log", "--since=1.day", "--name-only", "--format="]
+    return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split())
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +52,8 @@ def lab(chrome, tmp_path_factory):
         yield address
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS)
-def test_a_notebook_runs_to_its_end_without_the_network(path, chrome, lab):
+@pytest.mark.parametrize("path", chosen())
+def test_a_notebook_runs_to_its_end_and_its_explorers_move(path, chrome, lab):
     notebook = OpenNotebook(chrome, lab.format(path))
     cells = notebook.run_all()
     assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))
@@ -37,20 +61,18 @@ def test_a_notebook_runs_to_its_end_without_the_network(path, chrome, lab):
     assert not errors
     assert notebook.outputs("img").count() or "exercises" in path
     assert not notebook.page.get_by_text("Error displaying widget").count()
-    assert not notebook.strangers
+    explorers = notebook.outputs(".widget-interact")
+    for number in range(explorers.count()):
+        notebook.touch(explorers.nth(number))
+    assert not notebook.strangers, "it asked another machine for something"
+    assert not notebook.complaints, "the browser's console complains"
+    notebook.page.close()
 
 
 def test_moving_a_slider_draws_another_picture(chrome, lab):
     notebook = OpenNotebook(chrome, lab.format("notebooks/22_rope.ipynb"))
     notebook.run_all()
-    picture = notebook.outputs(".widget-interact img, .jupyter-widgets img").first
-    before = picture.get_attribute("src")
-    handle = notebook.outputs(".widget-slider .noUi-handle").first
-    value = handle.get_attribute("aria-valuetext")
-    handle.press("ArrowRight")
-    notebook.page.wait_for_function(
-        "([picture, before]) => picture.isConnected ? picture.src !== before : true",
-        arg=[picture.element_handle(), before],
-    )
-    assert handle.get_attribute("aria-valuetext") != value
-    assert notebook.outputs(".jupyter-widgets img").first.get_attribute("src") != before
+    explorer = notebook.outputs(".widget-interact").first
+    before = explorer.locator("img").first.get_attribute("src")
+    value = notebook.touch(explorer)
+    assert value and explorer.locator("img").first.get_attribute("src") != before
