@@ -1,7 +1,7 @@
-"""The map of the model: what happens to a text, in order, and which lesson builds it."""
+"""Two maps: what happens to a text in the model, and in training; and which lesson builds it."""
 
-# What happens, the lesson that builds it, and whether it is inside a layer.
-_STEPS = (
+# What happens, the lesson that builds it, and whether it is inside what is done many times.
+_MODEL = (
     ("byte-level BPE", 11, False),
     ("Qwen2's own tokenizer", 12, False),
     ("chat template", 13, False),
@@ -20,22 +20,49 @@ _STEPS = (
     ("a score for every token", 0, False),
     ("sampling", 33, False),
 )
+_TRAINING = (
+    ("quality filters", 41, False),
+    ("deduplication", 41, False),
+    ("decontamination", 41, False),
+    ("mixture by shares", 41, False),
+    ("choice of the shares", 45, False),
+    ("token file", 41, False),
+    ("loader", 41, True),
+    ("model", 31, True),
+    ("loss", 43, True),
+    ("gradient", 43, True),
+    ("mean over processes", 44, True),
+    ("clipping", 42, True),
+    ("AdamW, learning rate", 42, True),
+    ("checkpoint", 43, False),
+)
 
 
 def show_map(lesson: int = 0) -> None:
-    """Prints the model step by step: ■ built in earlier lessons, ▶ in this one, □ still to come.
+    """Prints a map step by step: ■ built in earlier lessons, ▶ in this one, □ still to come.
+
+    In the lessons 41 to 49 it is the map of training, else the map of the model.
 
     Args:
         lesson: number of the lesson that one stands in; 0 stands before all of them.
     """
-    print("        text")
+    if lesson // 10 == 4:
+        _show("documents", _TRAINING, "every step", "a trained model", lesson)
+    else:
+        _show("text", _MODEL, "× 24", "next token, and again from the ids", lesson)
+
+
+def _show(
+    start: str, steps: tuple[tuple[str, int, bool], ...], times: str, end: str, lesson: int
+) -> None:
+    print(f"        {start}")
     was_inside = False
-    for step, built_in, inside in _STEPS:
+    for step, built_in, inside in steps:
         if inside != was_inside:
-            print(f"      │  {'┌──────────' if inside else '└────────── × 24'}")
+            print(f"      │  {'┌──────────' if inside else f'└────────── {times}'}")
         was_inside = inside
         print(_line(step, built_in, inside, lesson))
-    print("        next token, and again from the ids")
+    print(f"        {end}")
 
 
 def _line(step: str, built_in: int, inside: bool, lesson: int) -> str:

@@ -1,4 +1,4 @@
-"""The map of the model, as a lesson prints it."""
+"""The maps of the model and of training, as a lesson prints them."""
 
 from pathlib import Path
 
@@ -31,3 +31,24 @@ def test_every_lesson_about_the_model_is_on_the_map(lesson, capsys):
     show_map(number)
     drawn = capsys.readouterr().out
     assert "▶" in drawn or number >= 32  # weights, cache and batching change no step
+
+
+def test_the_lessons_about_training_have_a_map_of_their_own(capsys):
+    show_map(lesson=43)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "documents" and "RoPE" not in "".join(lines)
+    here = [line.split("│")[-1].split()[0] for line in lines if "◀ this lesson" in line]
+    assert here == ["loss", "gradient", "checkpoint"]
+    assert " ■ 31 │  │ model" in lines and " □ 44 │  │ mean over processes" in lines
+
+
+@pytest.mark.parametrize("lesson", range(41, 46))
+def test_every_lesson_about_training_is_on_the_map(lesson, capsys):
+    show_map(lesson)
+    assert "◀ this lesson" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lesson", (0, 39, 50, 90))
+def test_the_other_lessons_show_the_map_of_the_model(lesson, capsys):
+    show_map(lesson)
+    assert capsys.readouterr().out.splitlines()[0].strip() == "text"
