@@ -110,7 +110,8 @@ def is_the_packages_own(name: str, part: Any) -> bool:
     """Whether a part is not somebody's work but the package's."""
     written_in = getattr(part, "__module__", None) or ""
     is_default = any(field.name == name and field.default is part for field in fields(Parts))
-    return is_default or written_in.startswith("qwen2lite.model.")
+    is_mutant = written_in.startswith("qwen2lite.learn.")
+    return is_default or (written_in.startswith("qwen2lite.") and not is_mutant)
 
 
 def _examine(name: str, part: Any) -> Result:

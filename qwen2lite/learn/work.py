@@ -100,3 +100,9 @@ def lab() -> None:
 def lesson_model() -> str:
     """The model for a lesson's real-weights moment: the fetched 0.5B, else the tiny one in data/."""
     return default_model() or str(REPOSITORY / "data" / "qwen2-tiny")
+
+
+def lesson_sentences() -> dict[str, list[str]]:
+    """The same six sentences in 27 languages, by the languages' codes."""
+    lines = (REPOSITORY / "data" / "languages.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["language"]: row["sentences"] for row in map(json.loads, lines)}

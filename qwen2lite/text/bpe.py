@@ -6,10 +6,16 @@ encoding a word replays the merges in that order.
 
 import heapq
 import itertools
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 Pair = tuple[int, int]
+Places: TypeAlias = "array[int]"
+
+_NOTHING = -1
+"""Stands in `LinkedWords.ids` between two words, and where a token was glued to the one before."""
 
 
 def printable_bytes() -> dict[int, str]:
@@ -70,17 +76,22 @@ def merge_word(ids: list[int], merges: dict[Pair, int]) -> list[int]:
 
 
 def train_bpe(words: Iterable[bytes], vocab_size: int) -> list[tuple[bytes, bytes]]:
-    """Finds the merges of a corpus: the most frequent pair first, recounted after each.
+    """Finds the merges of a corpus: glues the most frequent pair, counts again, and so on.
 
-    Counts are kept up to date rather than made anew: a merge touches only the words that hold its
-    pair. Among equally frequent pairs the one with the smaller ids wins, left id first.
+    Among equally frequent pairs the one with the smaller ids wins, left id first. The `tokenizers`
+    library has the same rule and so the same merges, down to pairs that stand only once. Its ids
+    may differ: it puts control tokens first and leaves out bytes that the corpus lacks, unless
+    `initial_alphabet` names them. Here, as in Qwen2's files, ids 0–255 are the bytes in the order
+    of `printable_bytes`, then come the merges, and control tokens last.
 
     Args:
-        words: the corpus, cut by `split_words` and encoded as UTF-8.
+        words: the corpus, cut by `split_words` and encoded as UTF-8. Read once; only the different
+            words are kept.
         vocab_size: tokens to end with, the 256 bytes included.
 
     Returns:
-        The merges in order; fewer than asked for when the corpus has no pair left.
+        The merges in order. A larger vocab_size only adds some at the end, and there are fewer than
+        asked for when the corpus has no pair left.
 
     Raises:
         ValueError: vocab_size below 256.
@@ -91,75 +102,93 @@ def train_bpe(words: Iterable[bytes], vocab_size: int) -> list[tuple[bytes, byte
         raise ValueError(
             f"vocab_size counts the 256 bytes, so it is at least 256; got {vocab_size}"
         )
-    order = {byte: token for token, byte in enumerate(printable_bytes())}
-    counts = Counter(words)
-    corpus = [[order[byte] for byte in word] for word in counts]
-    trainer = _PairCounts(corpus, list(counts.values()))
-    pieces = [bytes([byte]) for byte in printable_bytes()]
+    corpus = LinkedWords(Counter(words))
+    tokens = [bytes([byte]) for byte in printable_bytes()]
     merges = []
-    while len(pieces) < vocab_size and (pair := trainer.most_frequent()):
-        left, right = pieces[pair[0]], pieces[pair[1]]
-        trainer.merge(pair, len(pieces))
-        pieces.append(left + right)
+    while len(tokens) < vocab_size and (pair := corpus.take_most_frequent()):
+        left, right = tokens[pair[0]], tokens[pair[1]]
+        corpus.merge(pair, len(tokens))
+        tokens.append(left + right)
         merges.append((left, right))
     return merges
 
 
-class _PairCounts:
-    """How often each pair of neighbours stands in the corpus, and in which words."""
+class LinkedWords:
+    """The different words of a corpus end to end, each token linked to its neighbours.
 
-    def __init__(self, corpus: list[list[int]], counts: list[int]):
-        self.corpus = corpus
-        self.counts = counts
-        self.total: Counter[Pair] = Counter()
-        self.where: dict[Pair, set[int]] = defaultdict(set)
-        for number, word in enumerate(corpus):
-            for pair in itertools.pairwise(word):
-                self.total[pair] += counts[number]
-                self.where[pair].add(number)
-        self.heap = [(-count, pair) for pair, count in self.total.items()]
-        heapq.heapify(self.heap)
+    All places of a pair come up at once, when the younger of its two tokens is made; later it can
+    only lose some. So the count that was noted then is never too low, and nothing has to be kept up
+    to date: the pair that seems to be the most frequent is counted again, and waits its turn if it
+    has become rarer. A merge touches the places of its pair, and no other word.
 
-    def most_frequent(self) -> Pair | None:
+    About 90 bytes of memory for each byte of the different words, however often they stand.
+
+    Args:
+        counts: how often each word stands.
+    """
+
+    def __init__(self, counts: Mapping[bytes, int]):
+        order = list(printable_bytes())
+        to_ids = bytes(map(order.index, range(256)))
+        self.ids, self.weights = array("i", [_NOTHING]), array("q", [0])
+        for word, count in counts.items():
+            self.ids.extend(word.translate(to_ids))
+            self.ids.append(_NOTHING)
+            self.weights.extend([count] * (len(word) + 1))
+        self.before = array("i", range(-1, len(self.ids) - 1))
+        self.after = array("i", range(1, len(self.ids) + 1))
+        self.places: dict[Pair, Places] = {}
+        self.heap: list[tuple[int, Pair]] = []
+        found: dict[Pair, Places] = defaultdict(_no_places)
+        for place, pair in enumerate(itertools.pairwise(self.ids)):
+            if _NOTHING not in pair:
+                found[pair].append(place)
+        self._note(found)
+
+    def take_most_frequent(self) -> Pair | None:
+        """Takes the pair that stands most often; None when every word is one token."""
         while self.heap:
             noted, pair = heapq.heappop(self.heap)
-            count = self.total[pair]
-            if count == -noted and count > 0:
+            self.places[pair] = self._still_there(pair)
+            count = self._count(self.places[pair])
+            if count == -noted:  # and nobody's count is above what was noted
                 return pair
-            if 0 < count < -noted:  # has become rarer since it was noted
+            if count:
                 heapq.heappush(self.heap, (-count, pair))
         return None
 
     def merge(self, pair: Pair, merged: int) -> None:
-        """Replaces the pair in every word that holds it, and corrects the counts around it."""
-        changed: Counter[Pair] = Counter()
-        for number in self.where.pop(pair):
-            old = self.corpus[number]
-            new = _replace(old, pair, merged)
-            times = self.counts[number]
-            for lost in itertools.pairwise(old):
-                changed[lost] -= times
-            for gained in itertools.pairwise(new):
-                changed[gained] += times
-                if merged in gained:
-                    self.where[gained].add(number)
-            self.corpus[number] = new
-        for touched, difference in changed.items():
-            self.total[touched] += difference
-            if difference > 0:
-                heapq.heappush(self.heap, (-self.total[touched], touched))
-        del self.total[pair]
+        """Glues the pair wherever it stands, from left to right, and notes what it stands beside."""
+        ids, before, after = self.ids, self.before, self.after
+        found: dict[Pair, Places] = defaultdict(_no_places)
+        for place in self.places.pop(pair):
+            if ids[place] != pair[0]:  # in "aaa" the second a is glued to the first by now
+                continue
+            right = after[place]
+            ids[place], ids[right] = merged, _NOTHING
+            after[place] = after[right]
+            before[after[place]] = place
+            if ids[before[place]] != _NOTHING:
+                found[ids[before[place]], merged].append(before[place])
+            if ids[after[place]] != _NOTHING:
+                found[merged, ids[after[place]]].append(place)
+        self._note(found)
+
+    def _note(self, found: Mapping[Pair, Places]) -> None:
+        self.places.update(found)
+        for pair, places in found.items():
+            heapq.heappush(self.heap, (-self._count(places), pair))
+
+    def _count(self, places: Places) -> int:
+        return sum(map(self.weights.__getitem__, places))
+
+    def _still_there(self, pair: Pair) -> Places:
+        left, right = pair
+        ids, after = self.ids, self.after
+        return array(
+            "i", [p for p in self.places[pair] if ids[p] == left and ids[after[p]] == right]
+        )
 
 
-def _replace(word: list[int], pair: Pair, merged: int) -> list[int]:
-    """The word with every occurrence of the pair glued, from left to right."""
-    glued = []
-    place = 0
-    while place < len(word):
-        if tuple(word[place : place + 2]) == pair:
-            glued.append(merged)
-            place += 2
-        else:
-            glued.append(word[place])
-            place += 1
-    return glued
+def _no_places() -> Places:
+    return array("i")

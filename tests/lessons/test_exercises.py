@@ -136,11 +136,14 @@ def test_graded_strictly_an_untouched_exercise_fails_every_task(stem, tmp_path):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_a_solution_passes_strictly_and_keeps_its_parts(stem, tmp_path):
-    done = run(read("solutions", stem), tmp_path, QWEN2LITE_STRICT="1")
+    solution = read("solutions", stem)
+    done = run(solution, tmp_path, QWEN2LITE_STRICT="1")
     assert errors(done) == {}
     kept = {path.stem for path in (tmp_path / "my_qwen2").glob("*.py")} - {"__init__"}
-    assert kept
-    assert f"{len(kept)} of 8 parts of this answer ran on your code" in json.dumps(done)
+    # Some exercises build what is no part of the model: a tokenizer, a filter.
+    assert bool(kept) == any("keep(" in cell.source for cell in code_cells(solution))
+    if kept:
+        assert f"{len(kept)} of 8 parts of this answer ran on your code" in json.dumps(done)
 
 
 def test_a_class_of_a_notebook_can_be_kept(tmp_path):
