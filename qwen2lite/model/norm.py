@@ -8,14 +8,14 @@ class RMSNorm(nn.Module):
     r"""Scales the last dimension to a root mean square of one, then multiplies by `weight`.
 
     $y = w \cdot x / \sqrt{\mathrm{mean}(x^2) + \epsilon}$. The division is done in float32 and its
-    result is cast back *before* it meets the weight. In bfloat16 the other order rounds
-    differently, and the checkpoint was trained with this one.
+    result is cast back *before* it meets the weight. The other order rounds once instead of twice,
+    and so gives other numbers in bfloat16; this one is that of the published Qwen2 code.
 
     Args:
         hidden_size: length D of the normalised dimension.
         eps: added to the mean square, inside the root, so that a vector of zeros stays finite.
 
-    Source: arXiv 1910.07467, eq. 4; the casts are those of the published Qwen2 code.
+    Source: arXiv 1910.07467, eq. 4; the casts as in transformers 5.23, qwen2.
     """
 
     def __init__(self, hidden_size: int, eps: float = 1e-6):

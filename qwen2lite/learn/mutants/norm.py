@@ -9,7 +9,8 @@ from qwen2lite.model.norm import RMSNorm
 
 
 class EpsOutsideRoot(RMSNorm):
-    """eps is added outside the root. It belongs to the mean square, inside."""
+    """eps is added outside the root. It belongs to the mean square, inside (OLMo #281 found it
+    outside): with 10⁻⁶ outside, a vector that is nearly nothing comes out at full size."""
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         wide_BTD = x_BTD.float()
@@ -24,6 +25,28 @@ class EpsForgotten(RMSNorm):
         wide_BTD = x_BTD.float()
         root = wide_BTD.square().mean(-1, keepdim=True).sqrt()
         return self.weight * (wide_BTD / root).to(x_BTD.dtype)
+
+
+class RootOfZero(RMSNorm):
+    """The root is taken first, and eps added to its square. The result is right, but the root of
+    zero has an infinite slope, and training meets not-a-number at the first vector of zeros: add
+    eps before any root is taken."""
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        wide_BTD = x_BTD.float()
+        root = wide_BTD.square().mean(-1, keepdim=True).sqrt()
+        scale = torch.rsqrt(root.square() + self.eps)
+        return self.weight * (wide_BTD * scale).to(x_BTD.dtype)
+
+
+class DividedByRsqrt(RMSNorm):
+    """The vector is divided by `rsqrt`, which is one over the root already: large ones grow and
+    training diverges (llm-foundry #371). Multiply by it, or divide by `sqrt`."""
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        wide_BTD = x_BTD.float()
+        mean_square = wide_BTD.square().mean(-1, keepdim=True)
+        return self.weight * (wide_BTD / torch.rsqrt(mean_square + self.eps)).to(x_BTD.dtype)
 
 
 class MeanSubtracted(RMSNorm):
@@ -42,9 +65,27 @@ class SumForMean(RMSNorm):
         return self.weight * (wide_BTD * torch.rsqrt(total + self.eps)).to(x_BTD.dtype)
 
 
+class MeanOfAll(RMSNorm):
+    """One mean is taken over everything, so a loud token makes all others quiet. Each vector has a
+    mean of its own: over the last dimension, with `mean(-1, keepdim=True)`."""
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        wide_BTD = x_BTD.float()
+        scale = torch.rsqrt(wide_BTD.square().mean() + self.eps)
+        return self.weight * (wide_BTD * scale).to(x_BTD.dtype)
+
+
+class OnePlusWeight(RMSNorm):
+    """The vector is multiplied by 1 + weight. Gemma's checkpoints store the weight less one;
+    Qwen2's store it as it is."""
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        return super().forward(x_BTD) / self.weight * (1 + self.weight)
+
+
 class WeightBeforeCast(RMSNorm):
-    """The weight is multiplied before the cast back. Round to the input's dtype first, then
-    multiply: the checkpoint was trained in that order."""
+    """The weight is multiplied before the cast back. Qwen2's code rounds to the input's dtype first
+    and multiplies then; a kernel that doesn't gives other numbers (TransformerEngine #1132)."""
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         wide_BTD = x_BTD.float()
@@ -53,9 +94,19 @@ class WeightBeforeCast(RMSNorm):
         return (self.weight.float() * wide_BTD * scale).to(x_BTD.dtype)
 
 
+class LeftInFloat32(RMSNorm):
+    """The result stays float32, and the next matrix, in the input's dtype, refuses it: cast back
+    with `.to(x.dtype)` (transformers #25421)."""
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        wide_BTD = x_BTD.float()
+        mean_square = wide_BTD.square().mean(-1, keepdim=True)
+        return self.weight * (wide_BTD * torch.rsqrt(mean_square + self.eps))
+
+
 class NarrowSquares(RMSNorm):
-    """The squares are taken in the input's own dtype: float16 overflows at 256², bfloat16 rounds.
-    Go to float32 first."""
+    """The squares are taken in the input's own dtype: float16 overflows at 256², bfloat16 rounds
+    (a Llama 2 talked nonsense over it, meta-llama/llama #1048). Go to float32 first."""
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         mean_square = x_BTD.square().mean(-1, keepdim=True)
@@ -66,9 +117,14 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "norm": (
         EpsOutsideRoot,
         EpsForgotten,
+        RootOfZero,
+        DividedByRsqrt,
         MeanSubtracted,
         SumForMean,
+        MeanOfAll,
+        OnePlusWeight,
         WeightBeforeCast,
+        LeftInFloat32,
         NarrowSquares,
     )
 }
