@@ -25,7 +25,7 @@ def with_system(messages: Sequence[Message], system: str) -> list[Message]:
     """Puts a system prompt first, unless the conversation brings its own, be it an empty one.
 
     Raises:
-        ValueError: no message, an unknown role, a system prompt that isn't first, or no content.
+        ValueError: no message, an unknown role, or no content.
     """
     if not messages:
         raise ValueError("the conversation is empty: give at least one message")
