@@ -80,7 +80,8 @@ def _written_by_hand(code):
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
-            shown |= set(range(node.lineno, body[0].lineno))
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            shown |= set(range(first, body[0].lineno))
     return [line for number, line in enumerate(lines, 1) if number not in shown]
 
 

@@ -24,16 +24,16 @@ Part = Callable[..., Any]
 
 
 def check_norm(norm: Part) -> Iterator[str]:
-    """One weight, then all that `check_answers` asks."""
+    """One weight, then all that `normed_answers` asks."""
     layer = call(norm, 6, 1e-6, name="norm")
     require_parameters(layer, {"weight": [6]}, "norm(6, 1e-6)")
     if not same(layer.weight, torch.ones(6)):
         raise Mistake("The weight doesn't start as ones.", "A new norm only normalises.")
     yield "one parameter, weight, that starts as ones"
-    yield from check_answers(norm, "norm")
+    yield from normed_answers(norm, "norm")
 
 
-def check_answers(norm: Part, name: str) -> Iterator[str]:
+def normed_answers(norm: Part, name: str) -> Iterator[str]:
     """The root mean square by hand, eps inside the root, the weight, the casts in their order.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qwen2lite.learn.checks.norm import check_answers
+from qwen2lite.learn.checks.norm import normed_answers
 from qwen2lite.learn.contract import (
     Mistake,
     call,
@@ -59,12 +59,12 @@ def _require_root(
 
 def check_rms_norm(rms_norm: Part) -> Iterator[str]:
     """All that the layer has to do, from a function that is given the weight and eps."""
-    yield from check_answers(_as_layer(rms_norm), "rms_norm")
+    yield from normed_answers(_as_layer(rms_norm), "rms_norm")
 
 
 def check_mended_norm(mended_norm: Part) -> Iterator[str]:
     """The exercise's repaired function: it has to do what rms_norm does."""
-    yield from check_answers(_as_layer(mended_norm), "mended_norm")
+    yield from normed_answers(_as_layer(mended_norm), "mended_norm")
 
 
 def _as_layer(function: Part) -> Part:
