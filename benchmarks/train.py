@@ -3,14 +3,13 @@
 CPU: the model of runs/tiny.toml in float32 on 2 threads; both sides do 50 steps from the same weights
 first, and the largest difference of their losses is printed. GPU, where there is one: the shape of
 the 0.5B in bfloat16, sequences of 4,096 tokens; the unit is the share of the peak, whose definition
-is that of `qwen2lite.train.plan`. Random weights in both cases.
+is that of `qwen2lite.train.cost`. Random weights in both cases.
 """
 
 import dataclasses
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -23,14 +22,17 @@ from torch import nn
 
 from qwen2lite.model.config import CONFIGS
 from qwen2lite.model.qwen2 import Qwen2
+from qwen2lite.train.cost import mfu
 from qwen2lite.train.gradients import Batch, Cores, accumulate
 from qwen2lite.train.loader import Loader
 from qwen2lite.train.loss import NextToken
 from qwen2lite.train.optim import clip_gradients, parameter_groups
 from qwen2lite.train.prepare import prepare
 from qwen2lite.train.recipe import Recipe, new_model
+from qwen2lite.train.recompute import recompute_layers
 
 THREADS, STEPS = 2, 50
+GPU_BATCH, GPU_LENGTH, H100_FLOPS = 4, 4096, 989e12
 TINY = Path(__file__).parents[1] / "runs" / "tiny.toml"
 Step = Callable[[], torch.Tensor]
 """Makes one update and returns its loss."""
@@ -72,13 +74,58 @@ def cpu_row(repeats: int, say: object) -> measure.Row:
     return measure.Row("train cpu", mine, peer, "transformers", "tokens/s", mine / peer)
 
 
+def gpu_rows(repeats: int) -> Iterator[measure.Row]:
+    """The 0.5B's shape; ours compiled, with and without activation checkpointing."""
+    config = dataclasses.replace(CONFIGS["qwen2-0.5b"], eos_token_id=None)
+    rng = torch.Generator("cuda").manual_seed(0)
+    shape = (GPU_BATCH, GPU_LENGTH + 1)
+    rows = torch.randint(config.vocab_size, shape, device="cuda", generator=rng)
+    batch = (rows[:, :-1], rows[:, 1:].contiguous())
+    add_gradients = partial(accumulate, dtype=torch.bfloat16)
+    tokens = 10 * GPU_BATCH * GPU_LENGTH
+    for name, recompute in (("train gpu", False), ("train gpu, recomputed", True)):
+        torch.manual_seed(0)
+        with torch.device("cuda"):
+            model = Qwen2(config)
+        objective = NextToken(model)
+        if recompute:
+            recompute_layers(objective)
+        objective.compile()
+        peer = peer_of(model)
+        peer.compile()
+        sides = [waiting(ours(model, [batch], 1e-4, add_gradients, objective)),
+                 waiting(theirs(peer, [batch], 1e-4))]  # fmt: skip
+        seconds = measure.median_seconds(repeats, *(partial(some, step) for step in sides))
+        mine, theirs_ = (100 * mfu(config, GPU_LENGTH, tokens / s, H100_FLOPS) for s in seconds)
+        yield measure.Row(
+            name, mine, theirs_, "transformers, compiled", "% of peak", mine / theirs_
+        )
+        del model, objective, peer, sides
+        torch.cuda.empty_cache()
+
+
+def waiting(step: Step) -> Step:
+    def wait() -> torch.Tensor:
+        loss = step()
+        torch.cuda.synchronize()
+        return loss
+
+    return wait
+
+
 def some(step: Step, number: int = 10) -> None:
     for _ in range(number):
         step()
 
 
-def ours(model: Qwen2, batches: list[Batch], rate: float, add_gradients: Callable) -> Step:
-    objective, turn = NextToken(model), cycle(batches)
+def ours(
+    model: Qwen2,
+    batches: list[Batch],
+    rate: float,
+    add_gradients: Callable,
+    objective: nn.Module | None = None,
+) -> Step:
+    objective, turn = objective or NextToken(model), cycle(batches)
     groups = parameter_groups(model, 0.1)
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 

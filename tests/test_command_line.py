@@ -23,7 +23,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(
-    "command", ["fetch", "chat", "generate", "train", "encode", "doctor", "lab"]
+    "command", ["fetch", "chat", "generate", "train", "plan", "encode", "doctor", "lab"]
 )
 def test_every_command_has_help(command):
     result = run(command, "--help")
@@ -39,6 +39,7 @@ def test_every_command_has_help(command):
         (["encode", "Hello", "--model", "qwen2-0.5c"], "did you mean qwen2-0.5b"),
         (["encode", "Hello", "--model", "qwen2-72b"], "python -m qwen2lite fetch qwen2-72b"),
         (["train", "nowhere.toml"], "there is no nowhere.toml"),
+        (["plan", "--model", "8b"], "there is no published Qwen2 '8b'"),
         (["fetch", "qwen3"], "no file, folder or model is called 'qwen3'"),
     ],
 )
@@ -69,6 +70,13 @@ def test_chat_answers_and_says_settings_first_and_speed_last(real_tokenizer):
     assert "[::-1]" in result.stdout or "reversed" in result.stdout
     assert "tokens/s" in result.stdout
     assert last.startswith("memory: weights")
+
+
+def test_the_plan_of_a_large_run_is_a_table():
+    result = run("plan", "--model", "7b", "--gpus", "8")
+    assert result.returncode == 0, result.stderr
+    assert "7,615,616,512 parameters" in result.stdout and "8 GPUs" in result.stdout
+    assert "total" in result.stdout and "FLOPs a token" in result.stdout
 
 
 def keep_a_norm(home: Path, line: str) -> None:

@@ -42,7 +42,8 @@ class GroupedExperts(nn.Module):
         experts, by_expert = chosen.flatten().sort(stable=True)
         numbers = torch.arange(len(self.down_proj), device=chosen.device)
         ends_E = torch.searchsorted(experts, numbers, right=True, out_int32=True)
-        rows = x_XD.index_select(0, by_expert // chosen.shape[1])
+        # In training the stream may be wider than the weights, and autocast doesn't know this product.
+        rows = x_XD.to(self.down_proj.dtype).index_select(0, by_expert // chosen.shape[1])
         gate, up = F.grouped_mm(rows, self.gate_up_proj.mT, offs=ends_E).chunk(2, dim=-1)
         updates = F.grouped_mm(F.silu(gate) * up, self.down_proj.mT, offs=ends_E)
         # Every row goes back to the place of its choice, so that its gradient is a plain copy.

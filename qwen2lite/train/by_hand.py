@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from qwen2lite.model.attention import causal_mask, fused_attend
-from qwen2lite.model.qwen2 import Parts
+from qwen2lite.model.parts import Parts
 
 _BLOCK = 64
 """Queries at a time: those before a key are skipped by whole blocks, and a block stays in cache."""
@@ -113,7 +113,7 @@ class _AttendByHand(torch.autograd.Function):
         for start, end in _blocks(q_BNTH.shape[2]):
             queries = _stacked(q_BNTH[:, :, start:end], len(keys))
             hidden = ~causal_mask(end - start, end)
-            bias = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+            bias = keys.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
             bias = bias.repeat(queries.shape[1] // len(bias), 1)
             scores = torch.baddbmm(
                 bias, queries, keys[:, :end].transpose(1, 2), alpha=q_BNTH.shape[-1] ** -0.5
@@ -132,7 +132,7 @@ class _AttendByHand(torch.autograd.Function):
         keys, values, *blocks = ctx.saved_tensors
         q_shape, k_shape = ctx.shapes
         dkeys, dvalues = torch.zeros_like(keys), torch.zeros_like(values)
-        dq_BNTH = torch.empty(q_shape)
+        dq_BNTH = keys.new_empty(q_shape)
         scale = q_shape[-1] ** -0.5
         for number, (start, end) in enumerate(_blocks(q_shape[2])):
             queries, weights, mixed = blocks[3 * number : 3 * number + 3]
@@ -164,8 +164,8 @@ def attend_by_hand(
 ) -> torch.Tensor:
     """`attend` with its gradient by hand where that is faster, else `fused_attend`."""
     queries, keys = q_BNTH.shape[2], k_BKSH.shape[2]
-    short = queries == keys <= _LONGEST
-    if mask is None and short and q_BNTH.requires_grad and q_BNTH.device.type == "cpu":
+    plain = mask is None and q_BNTH.device.type == "cpu" and q_BNTH.dtype == v_BKSH.dtype
+    if plain and queries == keys <= _LONGEST and q_BNTH.requires_grad:
         return _AttendByHand.apply(q_BNTH, k_BKSH, v_BKSH)
     return fused_attend(q_BNTH, k_BKSH, v_BKSH, mask)
 

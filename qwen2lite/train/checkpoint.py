@@ -2,7 +2,7 @@ r"""Checkpoints of training: written aside, then renamed, so that a whole one is
 
     checkpoints/
         step-00000200/
-            model.safetensors       the weights
+            model.safetensors       the weights, and buffers that belong to the model
             optimizer.safetensors   AdamW's running means: NAME/exp_avg, NAME/exp_avg_sq, NAME/step
             state.json              the step, the loader's place, random states, and what was trained
         .step-00000400.part/        half written: nobody reads it, the next save removes it
@@ -15,7 +15,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 _NAME = re.compile(r"step-(\d{8,})")
-_DAMAGED = "is damaged; delete that folder, and training goes on from the one before it"
+DAMAGED = "is damaged; delete that folder, and training goes on from the one before it"
 
 
 def save(
@@ -53,18 +54,28 @@ def save(
         OSError: the disk is full or not writable. Earlier checkpoints are as they were.
         ValueError: a checkpoint of this step is there already.
     """
-    final = folder / f"step-{step:08}"
+    with aside(folder, step, keep) as part:
+        _write_tensors(part / "model.safetensors", tensors(model))
+        _write_tensors(part / "optimizer.safetensors", moments(model, optimizer))
+        write_state(part, step, state)
+    return _named(folder, step)
+
+
+@contextmanager
+def aside(folder: Path, step: int, keep: int = 2) -> Iterator[Path]:
+    """Gives `part_of(folder, step)` to write into. After the block it is a checkpoint, and old ones go.
+
+    Arguments and errors are those of `save`.
+    """
+    final, part = _named(folder, step), part_of(folder, step)
     if final.exists():
         raise ValueError(
             f"{final} is there already; nothing is overwritten: delete it, or resume it"
         )
-    part = folder / f".{final.name}.part"
     try:
         _remove_parts(folder)
         part.mkdir(parents=True)
-        _write_tensors(part / "model.safetensors", dict(model.named_parameters()))
-        _write_tensors(part / "optimizer.safetensors", _moments(model, optimizer))
-        (part / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+        yield part
         for file in part.iterdir():
             _sync(file)
         _sync(part)
@@ -80,7 +91,16 @@ def save(
         # Half removed it would look whole, so it loses its name first.
         old.replace(folder / f".{old.name}.part")
     _remove_parts(folder)
-    return final
+
+
+def part_of(folder: Path, step: int) -> Path:
+    """Where a checkpoint is while it is being written."""
+    return folder / f".{_named(folder, step).name}.part"
+
+
+def write_state(part: Path, step: int, state: dict[str, Any]) -> None:
+    """Writes what `read_state` reads."""
+    (part / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
 
 
 def latest(folder: Path) -> Path | None:
@@ -99,7 +119,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         return state | {"step": int(state["step"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{checkpoint / 'state.json'} {_DAMAGED} ({error})") from None
+        raise ValueError(f"{checkpoint / 'state.json'} {DAMAGED} ({error})") from None
 
 
 def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -113,20 +133,26 @@ def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     Raises:
         ValueError: damaged, or of another model.
     """
-    weights = _read_tensors(checkpoint / "model.safetensors")
-    parameters = dict(model.named_parameters())
+    weights, mine = _read_tensors(checkpoint / "model.safetensors"), tensors(model)
     shapes = {name: list(tensor.shape) for name, tensor in weights.items()}
-    wanted = {name: list(parameter.shape) for name, parameter in parameters.items()}
+    refuse_another_model(checkpoint, shapes, mine)
+    with torch.no_grad():
+        for name, tensor in mine.items():
+            tensor.copy_(weights[name])
+    load_moments(_read_tensors(checkpoint / "optimizer.safetensors"), model, optimizer)
+
+
+def refuse_another_model(
+    checkpoint: Path, shapes: dict[str, list[int]], mine: dict[str, torch.Tensor]
+) -> None:
+    """Raises ValueError where a checkpoint's shapes aren't those of this model's tensors."""
+    wanted = {name: list(tensor.shape) for name, tensor in mine.items()}
     if shapes != wanted:
         odd = next(n for n in {**wanted, **shapes} if shapes.get(n) != wanted.get(n))
         raise ValueError(
             f"{checkpoint} is of another model: {odd} is {shapes.get(odd, 'not there')} in it and "
             f"{wanted.get(odd, 'not there')} here; use the config it was trained with"
         )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    _load_moments(_read_tensors(checkpoint / "optimizer.safetensors"), model, optimizer)
 
 
 def refuse_changes(
@@ -167,6 +193,10 @@ def restore_random_states(states: dict[str, str]) -> None:
         torch.cuda.set_rng_state(tensors["cuda"])
 
 
+def _named(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08}"
+
+
 def _whole(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first: only those bear the name."""
     found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
@@ -202,15 +232,22 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} {_DAMAGED} ({error})") from None
+        raise ValueError(f"{path} {DAMAGED} ({error})") from None
 
 
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What the model's state_dict holds, each tensor once though it may be tied."""
+    once = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in once}
+
+
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's means, each under its parameter's name, a slash and its own."""
     named = {name: optimizer.state.get(p, {}) for name, p in model.named_parameters()}
     return {f"{name}/{key}": t for name, state in named.items() for key, t in state.items()}
 
 
-def _load_moments(
+def load_moments(
     moments: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Through load_state_dict, which puts each tensor where this optimizer wants it.
@@ -222,6 +259,7 @@ def _load_moments(
     states: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in moments.items():
         name, _, kind = key.rpartition("/")
-        states.setdefault(ordered.index(name), {})[kind] = tensor
+        # Cloned: as it was read it is the file itself, which Windows then wouldn't remove.
+        states.setdefault(ordered.index(name), {})[kind] = tensor.clone()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})

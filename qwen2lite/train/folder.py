@@ -13,15 +13,17 @@ from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
 from qwen2lite.train import checkpoint
 from qwen2lite.train.gradients import Batch
+from qwen2lite.train.processes import Alone
 from qwen2lite.train.settings import TrainSettings
 from qwen2lite.weights.export import export
 
 FREE = {
     "device", "compile", "cores", "optimizer", "evaluate_every", "evaluation_batches", "log_every",
     "checkpoint_every", "keep_checkpoints", "sample_every", "sample_prompts", "sample_tokens",
-    "tensorboard",
+    "tensorboard", "parallel", "activation_checkpointing", "batch_size", "accumulation",
 }  # fmt: skip
-"""Settings that don't change what is learnt: a resumed run may have other values."""
+"""Settings that don't change what is learnt: a resumed run may have other values. Of batches only the
+sequences of a step count, so half as many a process on twice as many processes is the same run."""
 
 
 class Loader(Protocol):
@@ -44,6 +46,7 @@ class RunFolder:
         loader: of the batches.
         settings: of the run.
         tokenizer: whose vocabulary the batches are in, if known.
+        processes: this process's role; None is alone. All call the methods, and the first writes.
     """
 
     def __init__(
@@ -54,9 +57,11 @@ class RunFolder:
         loader: Loader,
         settings: TrainSettings,
         tokenizer: Qwen2Tokenizer | None = None,
+        processes: Alone | None = None,
     ):
         self.path, self.model, self.optimizer, self.loader = path, model, optimizer, loader
         self.settings, self.tokenizer = settings, tokenizer
+        self.processes = processes or Alone(model.device)
         self.checkpoints = path / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
 
@@ -67,17 +72,19 @@ class RunFolder:
             ValueError: it was made with another vocabulary, config, corpus or settings.
         """
         newest = checkpoint.latest(self.checkpoints)
+        state: dict[str, Any] = checkpoint.read_state(newest) if newest else {"step": 0}
+        self.processes.agree(state["step"], f"the newest step in {self.checkpoints}")
         if newest is None:
             return 0
-        state, now = checkpoint.read_state(newest), self._identity()
+        now = self._identity()
         for what in ("vocabulary", "config", "settings"):
             checkpoint.refuse_changes(state[what], now[what], what, FREE | set(may_change))
         self.loader.load_state_dict(state["loader"])
-        checkpoint.load(newest, self.model, self.optimizer)
+        self.processes.load(newest, self.model, self.optimizer)
         checkpoint.restore_random_states(state["random"])
         return state["step"]
 
-    def save(self, step: int) -> Path:
+    def save(self, step: int) -> None:
         """Makes a checkpoint after `step` updates."""
         state = {
             **self._identity(),
@@ -85,33 +92,41 @@ class RunFolder:
             "random": checkpoint.random_states(),
         }
         keep = self.settings.keep_checkpoints
-        return checkpoint.save(self.checkpoints, step, self.model, self.optimizer, state, keep)
+        self.processes.save(self.checkpoints, step, self.model, self.optimizer, state, keep)
 
     def _identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one that was stopped."""
         vocabulary = self.tokenizer.vocabulary.fingerprint if self.tokenizer else None
+        batches = self.settings.accumulation * self.processes.world_size
+        sequences = {"sequences_per_step": self.settings.batch_size * batches}
         return {
             "vocabulary": {"fingerprint": vocabulary},
             "config": self.model.config.to_dict(),
-            "settings": dataclasses.asdict(self.settings),
+            "settings": dataclasses.asdict(self.settings) | sequences,
         }
 
     def keep_batch(self, step: int, batches: Sequence[Batch]) -> Path:
         """Writes the batches of a step to a file, for a look at what went wrong with them."""
-        path = self.path / f"batch-{step:08}.safetensors"
+        process = f"-of-process-{self.processes.rank}" if self.processes.world_size > 1 else ""
+        path = self.path / f"batch-{step:08}{process}.safetensors"
         tensors = {}
         for number, (ids_BT, targets_BT) in enumerate(batches):
-            tensors[f"ids.{number}"] = ids_BT.cpu().contiguous()
-            tensors[f"targets.{number}"] = targets_BT.cpu().contiguous()
+            # Copied: a single row's ids and targets are the same memory, which no file may hold.
+            tensors[f"ids.{number}"] = ids_BT.cpu().contiguous().clone()
+            tensors[f"targets.{number}"] = targets_BT.cpu().contiguous().clone()
         save_file(tensors, path)
         return path
 
     def export(self) -> Path:
         """Writes the model as a Hugging Face folder, in place of one from an earlier end."""
         folder = self.path / "model"
-        new = folder.with_name("model.new")
-        shutil.rmtree(new, ignore_errors=True)
-        export(self.model, new, self.tokenizer)
-        if folder.exists():
-            shutil.rmtree(folder)
-        return new.replace(folder)
+        whole = self.processes.gather(self.model)
+        if self.processes.rank == 0:
+            new = folder.with_name("model.new")
+            shutil.rmtree(new, ignore_errors=True)
+            export(whole, new, self.tokenizer)
+            if folder.exists():
+                shutil.rmtree(folder)
+            new.replace(folder)
+        self.processes.wait()
+        return folder

@@ -1,4 +1,4 @@
-r"""The gradient of one step: averaged over its batches, and shared by the cores of a CPU."""
+r"""The gradient of one step: averaged over batches and processes, and shared by the cores of a CPU."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,14 +7,32 @@ import torch
 from torch import nn
 
 from qwen2lite.train.loss import IGNORED
+from qwen2lite.train.processes import Alone
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """ids_BT and targets_BT."""
 
 
-def targets_in(batches: Sequence[Batch]) -> int:
+def targets_in(batch: Batch) -> int:
     """How many positions have a target."""
-    return sum(int((targets_BT != IGNORED).sum()) for _, targets_BT in batches)
+    return int((batch[1] != IGNORED).sum())
+
+
+def targets_in_all(batches: Sequence[Batch], processes: Alone | None = None) -> int:
+    """How many positions of several batches have a target, on all processes together.
+
+    Raises:
+        ValueError: none has, so there is nothing to take a mean of.
+    """
+    total = sum(targets_in(batch) for batch in batches)
+    if processes is not None:
+        total = int(processes.total(torch.tensor(total)))
+    if not total:
+        raise ValueError(
+            f"no position in {len(batches)} batches has a target, all are {IGNORED}; look at how "
+            "they were masked"
+        )
+    return total
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -23,7 +41,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def accumulate(
-    objective: nn.Module, batches: Sequence[Batch], dtype: torch.dtype = torch.float32
+    objective: nn.Module,
+    batches: Sequence[Batch],
+    dtype: torch.dtype = torch.float32,
+    processes: Alone | None = None,
 ) -> torch.Tensor:
     """Adds the gradient of the mean loss over all batches to the `grad` of each parameter.
 
@@ -31,21 +52,28 @@ def accumulate(
     batches that is one over their number: left out, the gradient would be as many times too long.
 
     Args:
-        objective: gives the mean loss of a batch.
+        objective: gives the mean loss of a batch, and 0 for one without targets.
         batches: of one step, on the objective's device.
         dtype: of the matrix products; other than float32, autocast picks which operations those are.
+        processes: whose batches belong to the step too; None is this process alone.
 
     Returns:
-        The step's mean loss.
+        The step's mean loss, over all processes.
+
+    Raises:
+        ValueError: no batch has a target.
     """
-    total = targets_in(batches)
-    losses = []
-    for batch in batches:
-        with autocast(batch[0].device, dtype):
-            loss = objective(*batch) * (targets_in([batch]) / total)
-        loss.backward()
+    processes = processes or Alone(batches[0][0].device)
+    total, losses = targets_in_all(batches, processes), []
+    for number, batch in enumerate(batches, start=1):
+        with processes.exchange(objective, last=number == len(batches)):
+            with autocast(batch[0].device, dtype):
+                share = targets_in(batch) / total * processes.world_size
+                loss = objective(*batch) * share
+            loss.backward()
         losses.append(loss.detach())
-    return torch.stack(losses).sum()
+    processes.settle()
+    return processes.total(torch.stack(losses).sum()) / processes.world_size
 
 
 class Cores:
@@ -68,11 +96,11 @@ class Cores:
 
     def accumulate(self, objective: nn.Module, batches: Sequence[Batch]) -> torch.Tensor:
         """See the function of this name. The shares are always added in the same order."""
-        total = targets_in(batches)
+        total = targets_in_all(batches)
         parameters = [p for p in objective.parameters() if p.requires_grad]
 
         def share(piece: Batch) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
-            loss = objective(*piece) * (targets_in([piece]) / total)
+            loss = objective(*piece) * (targets_in(piece) / total)
             return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
         losses = []
@@ -90,9 +118,9 @@ def _add(parameters: Sequence[nn.Parameter], gradient: Sequence[torch.Tensor | N
         if term is None:  # an expert that no token was sent to
             continue
         if parameter.grad is None:
-            parameter.grad = term
-        else:
-            sums.append(parameter.grad)
-            terms.append(term)
+            # Not the term itself: autograd gives two weights that are added one and the same.
+            parameter.grad = torch.zeros_like(parameter)
+        sums.append(parameter.grad)
+        terms.append(term)
     if sums:
         torch._foreach_add_(sums, terms)

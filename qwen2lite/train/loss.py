@@ -11,20 +11,20 @@ from qwen2lite.train.loader import document_mask, document_numbers
 
 IGNORED = -100
 """As a target: this position is not asked."""
-_CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**28}
+CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**28}
 """Scores that are held at a time: what a CPU's cache takes; on a GPU, 1 GB."""
 
 
 def next_token_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    r"""The mean of $-\ln p(\text{target})$ over the positions that have one, in float32.
+    r"""The mean of $-\ln p(\text{target})$ over the positions that have one, at least in float32.
 
     Args:
         logits_BTV: scores of the next token, of any dtype.
-        targets_BT: the token that did come next, or `IGNORED`.
+        targets_BT: the token that did come next, or `IGNORED`. Where none is asked, the loss is 0.
     """
-    return F.cross_entropy(
-        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED
-    )
+    logits_XV, targets_X = _exact(logits_BTV.flatten(0, 1)), targets_BT.flatten()
+    loss = F.cross_entropy(logits_XV, targets_X, ignore_index=IGNORED, reduction="sum")
+    return loss / _asked(targets_X)
 
 
 class NextToken(nn.Module):
@@ -73,13 +73,13 @@ class _ChunkedLoss(torch.autograd.Function):
         with_gradient: bool,
     ) -> torch.Tensor:
         x_XD, weight_VD = _autocast(x_XD), _autocast(weight_VD)
-        rows = max(1, _CHUNK_NUMBERS.get(x_XD.device.type, 2**24) // len(weight_VD))
-        asked = (targets_X != IGNORED).sum().clamp(min=1)
+        rows = max(1, CHUNK_NUMBERS.get(x_XD.device.type, 2**24) // len(weight_VD))
+        asked = _asked(targets_X)
         losses, dx_XD = [], torch.empty_like(x_XD)
-        dweight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+        dweight_VD = torch.zeros_like(_exact(weight_VD))
         for start in range(0, len(x_XD), rows):
             x, targets = x_XD[start : start + rows], targets_X[start : start + rows]
-            logp = (x @ weight_VD.T).float().log_softmax(-1)
+            logp = _exact(x @ weight_VD.T).log_softmax(-1)
             losses.append(F.nll_loss(logp, targets, reduction="sum", ignore_index=IGNORED))
             if with_gradient:
                 dscores = _minus_one_at(logp.exp_(), targets).div_(asked).to(x.dtype)
@@ -92,6 +92,16 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         dx_XD, dweight_VD = ctx.saved_tensors
         return dx_XD * grads[0], dweight_VD * grads[0], None, None
+
+
+def _asked(targets_X: torch.Tensor) -> torch.Tensor:
+    """How many positions have a target, and 1 where none has: the loss is 0 then, and not NaN."""
+    return (targets_X != IGNORED).sum().clamp(min=1)
+
+
+def _exact(x: torch.Tensor) -> torch.Tensor:
+    """In float32, or in float64 if it is that: sums over a vocabulary want more than 16 bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _autocast(x: torch.Tensor) -> torch.Tensor:

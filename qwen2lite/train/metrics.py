@@ -1,7 +1,9 @@
 """What a run shows: a progress bar, one JSON object a line, and TensorBoard's curves if asked."""
 
 import json
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,11 +19,11 @@ class Watch:
     again.
 
     Args:
-        folder: of the run.
+        folder: of the run; None for a process that shows and writes nothing, because another does.
         done: steps made by earlier runs.
         steps: in all.
         tokens_per_step: for the speed.
-        log_every: steps between lines.
+        log_every: steps between lines; one more is written with each checkpoint.
         bar: show progress.
         tensorboard: write for TensorBoard too.
 
@@ -31,7 +33,7 @@ class Watch:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         done: int,
         steps: int,
         tokens_per_step: int,
@@ -39,22 +41,32 @@ class Watch:
         bar: bool = True,
         tensorboard: bool = False,
     ):
-        self._board = _board(folder / "tensorboard") if tensorboard else None
-        self._file = _open_after(folder / "metrics.jsonl", done)
-        self._bar = tqdm(
-            total=steps, initial=done, unit="step", disable=not bar, dynamic_ncols=True
-        )
+        self._board = _board(folder / "tensorboard", done) if tensorboard and folder else None
+        self._file = _open_after(folder / "metrics.jsonl", done) if folder else _nowhere()
+        quiet = not bar or folder is None
+        self._bar = tqdm(total=steps, initial=done, unit="step", disable=quiet, dynamic_ncols=True)
         self.tokens_per_step, self.log_every = tokens_per_step, log_every
         self._losses: list[float] = []
         self._shown: dict[str, str] = {}
         self._seconds, self._since = 0.0, time.perf_counter()
 
-    def step(self, step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
-        """A step was made. The loss of a line is the mean since the line before."""
+    def step(
+        self,
+        step: int,
+        loss: float,
+        gradient_norm: float,
+        learning_rate: float,
+        checkpoint: bool = False,
+    ) -> None:
+        """A step was made. The loss of a line is the mean since the line before.
+
+        There is a line before each checkpoint, so that the run that goes on from it has nothing to
+        remember.
+        """
         self._seconds += time.perf_counter() - self._since
         self._losses.append(loss)
         self._bar.update()
-        if step % self.log_every == 0:
+        if checkpoint or step % self.log_every == 0:
             speed = len(self._losses) * self.tokens_per_step / self._seconds
             loss = sum(self._losses) / len(self._losses)
             self.write(
@@ -110,13 +122,14 @@ class Watch:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl. A last line that was cut short is left out."""
+    """The lines of a metrics.jsonl. One that was cut short or isn't of a run is left out."""
     lines = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    # Not splitlines(): a sample may hold U+2028 or U+0085, which are line breaks to Python only.
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
+        with suppress(json.JSONDecodeError):
+            values = json.loads(line)
+            if isinstance(values, dict) and isinstance(values.get("step"), int):
+                lines.append(values)
     return lines
 
 
@@ -132,7 +145,11 @@ def _open_after(path: Path, done: int) -> Any:
     return path.open("a", encoding="utf-8", newline="\n")
 
 
-def _board(folder: Path) -> Any:
+def _nowhere() -> Any:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _board(folder: Path, done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -140,4 +157,4 @@ def _board(folder: Path) -> Any:
             "tensorboard = true needs TensorBoard: pip install tensorboard, or set it to false; "
             "metrics.jsonl has the same numbers"
         ) from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=done + 1)

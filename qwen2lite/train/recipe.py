@@ -23,6 +23,7 @@ from qwen2lite.train import by_hand
 from qwen2lite.train.gradients import Batch
 from qwen2lite.train.loader import Loader
 from qwen2lite.train.loop import pick_precision, train
+from qwen2lite.train.parallel import join
 from qwen2lite.train.prepare import DataSettings, Prepared, prepare
 from qwen2lite.train.settings import TrainSettings, build, check_keys, read_toml
 from qwen2lite.train.tokens import END_OF_TEXT
@@ -58,6 +59,8 @@ def run(
 ) -> Path:
     """Prepares the corpus, builds the model and trains it; goes on where an earlier run stopped.
 
+    Under torchrun every process calls it, and they train together.
+
     Args:
         recipe: what to do.
         folder: of this run.
@@ -71,20 +74,22 @@ def run(
         ValueError, FileNotFoundError, OSError: see `prepare` and `train`.
     """
     folder, settings = Path(folder), recipe.train
-    prepared = prepare(recipe.data, folder / "data", recipe.config.vocab_size)
-    model = new_model(recipe, prepared)
-    sizes = (settings.sequence_length, settings.batch_size, settings.seed)
-    loader = Loader(prepared.train.ids, *sizes)
-    return train(
-        model,
-        loader,
-        settings,
-        folder,
-        held_out=held_out_batches(prepared, settings),
-        tokenizer=prepared.tokenizer,
-        may_change=may_change,
-        bar=bar,
-    )
+    with join(settings) as processes:
+        with processes.first():
+            prepared = prepare(recipe.data, folder / "data", recipe.config.vocab_size)
+        sizes = (settings.sequence_length, settings.batch_size, settings.seed)
+        loader = Loader(prepared.train.ids, *sizes, processes.rank, processes.world_size)
+        return train(
+            new_model(recipe, prepared),
+            loader,
+            settings,
+            folder,
+            held_out=held_out_batches(prepared, settings),
+            tokenizer=prepared.tokenizer,
+            processes=processes,
+            may_change=may_change,
+            bar=bar,
+        )
 
 
 def new_model(recipe: Recipe, prepared: Prepared) -> Qwen2:

@@ -39,7 +39,7 @@ def linear(step: int, steps: int, warmup_steps: int, floor: float = 0.1) -> floa
     """Warm-up, then a straight line from 1 to the floor. Arguments are those of `cosine`."""
     if step < warmup_steps:
         return warm_up(step, warmup_steps)
-    return 1 - (1 - floor) * progress(step, warmup_steps, steps)
+    return floor + (1 - floor) * (1 - progress(step, warmup_steps, steps))
 
 
 def cooldown(
@@ -61,7 +61,7 @@ def cooldown(
     """
     if step < warmup_steps:
         return warm_up(step, warmup_steps)
-    return 1 - (1 - floor) * progress(step, steps - cooldown_steps, steps)
+    return floor + (1 - floor) * (1 - progress(step, steps - cooldown_steps, steps))
 
 
 def warm_up(step: int, warmup_steps: int) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -68,6 +69,12 @@ class TrainSettings:
     small. The last bits of sums depend on it."""
     document_mask: bool = False
     """Let no token look into another document of its sequence."""
+    parallel: str = "none"
+    """"ddp" if torchrun starts several processes and each holds the whole model, "fsdp" if each is to
+    hold a share of it; see processes.py and shards.py. The last bits of sums depend on it."""
+    activation_checkpointing: bool = False
+    """Compute what is inside a layer a second time on the way back, in place of keeping it: a third
+    more work, and memory for one layer. The numbers are the same."""
 
     evaluate_every: int = 100
     """Steps between evaluations on held-out text; 0 is never."""
@@ -89,21 +96,25 @@ class TrainSettings:
     """Also write metrics for TensorBoard, if it is installed."""
 
     def __post_init__(self) -> None:
+        _check_kinds(type(self), vars(self), "TrainSettings")
         for name in ("steps", "sequence_length", "batch_size", "accumulation", "log_every",
                      "checkpoint_every", "keep_checkpoints", "evaluation_batches",
                      "sample_tokens"):  # fmt: skip
             _check(self, name, "at least 1", lambda value: value >= 1)
         for name in ("seed", "cores", "warmup_steps", "cooldown_steps", "evaluate_every",
                      "sample_every", "weight_decay"):  # fmt: skip
-            _check(self, name, "0 or above", lambda value: value >= 0)
-        for name in ("learning_rate", "eps", "max_gradient_norm"):
-            _check(self, name, "above 0", lambda value: value > 0)
+            _check(self, name, "0 or above, and not infinite", lambda value: 0 <= value < math.inf)
+        for name in ("learning_rate", "eps"):
+            _check(self, name, "above 0 and not infinite", lambda value: 0 < value < math.inf)
+        _check(self, "max_gradient_norm", "above 0", lambda value: value > 0)
         for name in ("beta1", "beta2"):
             _check(self, name, "at least 0 and below 1", lambda value: 0 <= value < 1)
         _check(self, "floor", "from 0 to 1", lambda value: 0 <= value <= 1)
+        _check(self, "sample_prompts", "strings that aren't empty", _are_texts)
         _check_choice(self, "schedule", SCHEDULES)
         _check_choice(self, "optimizer", ("fused", "ours"))
         _check_choice(self, "precision", ("auto", "float32", "bfloat16"))
+        _check_choice(self, "parallel", ("none", "ddp", "fsdp"))
         if self.warmup_steps + self.cooldown_steps > self.steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} and cooldown_steps {self.cooldown_steps} don't "
@@ -145,7 +156,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; runs/ holds files to begin with")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # Windows' Notepad may put a byte order mark first, which TOML doesn't know.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
 
@@ -159,23 +171,17 @@ def build(cls: type[Settings], values: dict[str, Any], table: str) -> Settings:
         table: its name, for the message.
 
     Raises:
-        ValueError: an unknown or a missing key, or a value of another kind.
+        ValueError: no table, an unknown or a missing key, or a value of another kind.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f"{table} must be a table, which begins with [{table}]; got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     check_keys(values, fields, table)
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING:
             raise ValueError(f"[{table}] has no {name}, which it needs")
-    kept = {}
-    for name, value in values.items():
-        default = fields[name].default
-        kept[name] = tuple(value) if isinstance(value, list) else value
-        if default is not dataclasses.MISSING and not _same_kind(kept[name], default):
-            wanted = {"int": "a whole number", "float": "a number", "str": "a string",
-                      "bool": "true or false", "tuple": "a list"}[type(default).__name__]  # fmt: skip
-            raise ValueError(f"{name} in [{table}] must be {wanted}, such as {default!r}; "
-                             f"got {value!r}")  # fmt: skip
-    return cls(**kept)
+    _check_kinds(cls, values, f"[{table}]")
+    return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
 
 
 def check_keys(values: Collection[str], known: Collection[str], table: str) -> None:
@@ -189,10 +195,28 @@ def check_keys(values: Collection[str], known: Collection[str], table: str) -> N
             )
 
 
+def _check_kinds(cls: type, values: dict[str, Any], where: str) -> None:
+    """Raises ValueError for the first value that isn't of its default's kind."""
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    for name, value in values.items():
+        default = defaults[name]
+        if default is not dataclasses.MISSING and not _same_kind(value, default):
+            wanted = {"int": "a whole number", "float": "a number", "str": "a string",
+                      "bool": "true or false", "tuple": "a list"}[type(default).__name__]  # fmt: skip
+            raise ValueError(f"{name} in {where} must be {wanted}, such as {default!r}; "
+                             f"got {value!r}")  # fmt: skip
+
+
 def _same_kind(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple)
     return default is None or type(value) is type(default)
+
+
+def _are_texts(values: Any) -> bool:
+    return all(isinstance(value, str) and value for value in values)
 
 
 def _check(settings: TrainSettings, name: str, wanted: str, holds: Any) -> None:

@@ -228,3 +228,24 @@ def test_the_command_trains_goes_on_and_says_how_to_try_it(toml, tmp_path):
     written = command("generate", "Ada", "--model", tmp_path / "run" / "model",
                       "--max-new-tokens", "3")  # fmt: skip
     assert written.returncode == 0 and "Ada" in written.stdout, written.stderr
+
+
+def test_two_processes_train_together_by_the_same_command(toml, tmp_path):
+    alone = run(
+        Recipe.from_toml(toml(**{"batch_size = 4": "batch_size = 8"})), tmp_path / "one", bar=False
+    )
+    path = toml(**{"[train]": '[train]\nparallel = "ddp"'})
+    result = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "qwen2lite", "train", path, "--folder", tmp_path / "two"],
+        capture_output=True, text=True, encoding="utf-8", timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    metrics = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
+    losses = [[line["loss"] for line in lines if "loss" in line] for lines in metrics]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert result.stdout.count("Ctrl-C stops") == 1
+    assert (
+        Qwen2.from_pretrained(tmp_path / "two" / "model").config
+        == Qwen2.from_pretrained(alone).config
+    )
