@@ -1,7 +1,8 @@
 """Training beside transformers' Qwen2 in a plain PyTorch loop, in one run, on the same batches.
 
-CPU: the model of runs/tiny.toml in float32 on 2 threads; both sides do 50 steps from the same weights
-first, and the largest difference of their losses is printed. GPU, where there is one: the shape of
+CPU: the model of runs/tiny.toml in float32 on 2 threads, as it comes and with `compile = true`, which
+needs a C++ compiler. All sides do 50 steps from the same weights first, and the largest difference of
+their losses is printed. GPU, where there is one: the shape of
 the 0.5B in bfloat16, sequences of 4,096 tokens; the unit is the share of the peak, whose definition
 is that of `qwen2lite.train.cost`. Random weights in both cases.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TextIO
 
 import measure
 import torch
@@ -41,7 +43,7 @@ Step = Callable[[], torch.Tensor]
 def main() -> None:
     flags = measure.parser(__doc__).parse_args()
     torch.set_num_threads(THREADS)
-    rows = [cpu_row(flags.repeats, sys.stderr if flags.json else sys.stdout)]
+    rows = cpu_rows(flags.repeats, sys.stderr if flags.json else sys.stdout)
     if torch.cuda.is_available():
         rows += gpu_rows(flags.repeats)
     measure.show(rows, flags.json)
@@ -49,29 +51,35 @@ def main() -> None:
         print("train gpu: no GPU here: not measured", file=sys.stderr if flags.json else sys.stdout)
 
 
-def cpu_row(repeats: int, say: object) -> measure.Row:
+def cpu_rows(repeats: int, say: TextIO) -> list[measure.Row]:
     recipe = Recipe.from_toml(TINY)
+    data = dataclasses.replace(recipe.data, characters=1_000_000)
     settings = dataclasses.replace(recipe.train, device="cpu")
-    recipe = dataclasses.replace(
-        recipe, train=settings, data=dataclasses.replace(recipe.data, characters=1_000_000)
-    )
+    recipe = dataclasses.replace(recipe, train=settings, data=data)
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(recipe.data, Path(folder), recipe.config.vocab_size)
-        loader = Loader(prepared.train.ids[:], settings.sequence_length, settings.batch_size)
-        batches = list(islice(loader, STEPS))
-        del loader
-        model = new_model(recipe, prepared)
-    rates = settings.learning_rate / 3
-    sides = [ours(model, batches, rates, Cores(THREADS).accumulate),
-             theirs(peer_of(model), batches, rates)]  # fmt: skip
-    losses = [torch.stack([step() for _ in range(STEPS)]) for step in sides]
-    apart = (losses[0] - losses[1]).abs().max().item()
-    print(f"losses over {STEPS} steps: {losses[0][0]:.4f} to {losses[0][-1]:.4f}, "
-          f"never further apart than {apart:.1e}", file=say)  # fmt: skip
-    tokens = settings.tokens_per_step
-    seconds = measure.median_seconds(repeats, *(partial(some, step) for step in sides))
-    mine, peer = (10 * tokens / s for s in seconds)
-    return measure.Row("train cpu", mine, peer, "transformers", "tokens/s", mine / peer)
+        ids = prepared.train.ids[:].copy()  # the file goes with the folder
+    batches = list(islice(Loader(ids, settings.sequence_length, settings.batch_size), STEPS))
+    model = new_model(recipe, prepared)
+    compiled = dataclasses.replace(recipe, train=dataclasses.replace(settings, compile=True))
+    objective = NextToken(new_model(compiled, prepared))
+    objective.compile()
+    add_gradients = Cores(THREADS).accumulate
+    rate = settings.learning_rate / 3
+    sides = {
+        "train cpu": ours(NextToken(model), batches, rate, add_gradients),
+        "train cpu, compiled": ours(objective, batches, rate, add_gradients),
+        "transformers": theirs(peer_of(model), batches, rate),
+    }
+    losses = {name: torch.stack([step() for _ in range(STEPS)]) for name, step in sides.items()}
+    peer = losses.pop("transformers")
+    for name, mine in losses.items():
+        print(f"{name}: losses over {STEPS} steps {mine[0]:.4f} to {mine[-1]:.4f}, never further "
+              f"than {(mine - peer).abs().max():.1e} from transformers'", file=say)  # fmt: skip
+    seconds = measure.median_seconds(repeats, *(partial(some, step) for step in sides.values()))
+    *mine, peer = (10 * settings.tokens_per_step / s for s in seconds)
+    return [measure.Row(name, speed, peer, "transformers", "tokens/s", speed / peer)
+            for name, speed in zip(losses, mine, strict=True)]  # fmt: skip
 
 
 def gpu_rows(repeats: int) -> Iterator[measure.Row]:
@@ -93,7 +101,7 @@ def gpu_rows(repeats: int) -> Iterator[measure.Row]:
         objective.compile()
         peer = peer_of(model)
         peer.compile()
-        sides = [waiting(ours(model, [batch], 1e-4, add_gradients, objective)),
+        sides = [waiting(ours(objective, [batch], 1e-4, add_gradients)),
                  waiting(theirs(peer, [batch], 1e-4))]  # fmt: skip
         seconds = measure.median_seconds(repeats, *(partial(some, step) for step in sides))
         mine, theirs_ = (100 * mfu(config, GPU_LENGTH, tokens / s, H100_FLOPS) for s in seconds)
@@ -118,20 +126,14 @@ def some(step: Step, number: int = 10) -> None:
         step()
 
 
-def ours(
-    model: Qwen2,
-    batches: list[Batch],
-    rate: float,
-    add_gradients: Callable,
-    objective: nn.Module | None = None,
-) -> Step:
-    objective, turn = objective or NextToken(model), cycle(batches)
-    groups = parameter_groups(model, 0.1)
+def ours(objective: NextToken, batches: list[Batch], rate: float, add_gradients: Callable) -> Step:
+    turn = cycle(batches)
+    groups = parameter_groups(objective.model, 0.1)
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
     def step() -> torch.Tensor:
         loss = add_gradients(objective, [next(turn)])
-        clip_gradients(model.parameters(), 1.0)
+        clip_gradients(objective.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         return loss

@@ -107,10 +107,13 @@ def new_model(recipe: Recipe, prepared: Prepared) -> Qwen2:
 
 
 def fast_parts(settings: TrainSettings) -> Parts | None:
-    """Parts with gradients by hand where training is in float32 on a CPU; None elsewhere."""
+    """Parts with gradients by hand where training is in float32 on a CPU; None elsewhere.
+
+    Compiled, the plain parts are faster still: the compiler fuses what it can look into.
+    """
     device = pick_device(settings.device)
-    plain = device.type != "cpu" or pick_precision(settings, device) != torch.float32
-    return None if plain else by_hand.PARTS
+    exact = device.type == "cpu" and pick_precision(settings, device) == torch.float32
+    return by_hand.PARTS if exact and not settings.compile else None
 
 
 def held_out_batches(prepared: Prepared, settings: TrainSettings) -> list[Batch]:

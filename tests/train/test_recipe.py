@@ -204,6 +204,7 @@ def test_gradients_by_hand_are_for_float32_on_a_cpu(toml):
     settings = Recipe.from_toml(toml()).train
     assert fast_parts(settings) is by_hand.PARTS
     assert fast_parts(dataclasses.replace(settings, precision="bfloat16")) is None
+    assert fast_parts(dataclasses.replace(settings, compile=True)) is None
 
 
 def command(*arguments):
