@@ -19,5 +19,10 @@ loop                  batch, gradient, clip, step
 metrics               what a run shows while it goes on
 checkpoint, folder    what a run leaves behind: atomic checkpoints, and the model at the end
 
+parallel, processes   many processes: how one joins, and what the loop asks of them; DDP
+shards                each process holds a share of every weight: FSDP, and its checkpoints
+idle, recompute       experts without tokens among many processes; layers computed twice
+cost, plan            parameters, arithmetic and bytes, counted; whether a run fits, and its days
+
 upcycle               a dense model becomes a mixture of experts
 """

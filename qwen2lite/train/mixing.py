@@ -26,7 +26,7 @@ def shares_from_sizes(sizes: Mapping[str, float], power: float = 1.0) -> dict[st
     Raises:
         ValueError: no source, a size that is not above 0, or a power outside 0 to 1.
 
-    Source: arXiv 1911.02116, section 3.1.
+    Source: arXiv 1901.07291, section 3.1.
     """
     if not sizes or min(sizes.values()) <= 0 or not 0 <= power <= 1:
         raise ValueError(
@@ -50,7 +50,7 @@ def epochs(
         sizes: of each source, in the unit of `total`.
         total: what the run reads of all sources together.
 
-    Source: arXiv 2305.16264, section 6.
+    Source: arXiv 2305.16264, figure 1.
     """
     whole = sum(weights.values())
     return {name: weight / whole * total / sizes[name] for name, weight in weights.items()}

@@ -15,6 +15,7 @@ are. Read back by another number of processes, or by one alone, each takes the p
 Source: arXiv 2304.11277, section 3; the shares: arXiv 1910.02054, section 5.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -160,6 +161,8 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None
     for name in [name for name in saved if name not in shapes]:
         weight, size = weights[name.rpartition("/")[0]], saved[name].size
         means[name] = torch.zeros_like(weight) if size == weight.shape else torch.zeros(size)
-    alone = not dist.is_initialized()
-    dcp.load({**weights, **means}, storage_reader=reader, no_dist=alone)
+    with warnings.catch_warnings():
+        # One process alone may read shares: that is meant, and no oversight.
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load({**weights, **means}, storage_reader=reader)
     checkpoint.load_moments(means, model, optimizer)
