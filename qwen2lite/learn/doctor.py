@@ -101,9 +101,9 @@ class _Checked:
 
     def to_blame(self, part: str, config: Qwen2Config) -> str:
         """The part itself, or, where that is right, the learner's that gave it what it got."""
-        suspect = part
+        suspect, givers = part, _callers(config) | _TOLD_BY_THE_CACHE
         while suspect and self.is_right(suspect):
-            suspect = _callers(config).get(suspect, "")
+            suspect = givers.get(suspect, "")
         return suspect or part
 
     def cause(self, part: str) -> str:
@@ -128,10 +128,16 @@ class _Checked:
         return Diagnosis(agreed)
 
 
+_TOLD_BY_THE_CACHE = {"rotary_tables": "cache", "dca_positions": "cache"}
+"""Parts that are given the positions of new tokens, which go on at the cache's length."""
+
+
 def _callers(config: Qwen2Config) -> dict[str, str]:
     """The parts that are given to another one, and to which."""
+    attention = "dca" if config.dual_chunk_attention_config else "attention"
     return {
-        "apply_rope": "dca" if config.dual_chunk_attention_config else "attention",
+        "apply_rope": attention,
+        "cache": attention,
         "attend": "attention",
         "merge_pieces": "dca_attend",
         "dca_attend": "dca",
