@@ -131,6 +131,11 @@ class OpenNotebook:
         cells = self.page.evaluate(f"() => JSON.stringify({PANEL}.content.model.toJSON().cells)")
         return [cell for cell in json.loads(cells) if cell["cell_type"] == "code"]
 
+    def close(self) -> None:
+        """Ends the kernel, which may hold a model, and closes the page."""
+        self.page.evaluate(f"() => {PANEL}.sessionContext.shutdown()")
+        self.page.close()
+
     def outputs(self, selector: str) -> Locator:
         """What matches in the cells' outputs; their sources hold the same words."""
         return self.page.locator(f".jp-OutputArea-output {selector}")

@@ -66,7 +66,7 @@ def test_a_notebook_runs_to_its_end_and_its_explorers_move(path, chrome, lab):
         notebook.touch(explorers.nth(number))
     assert not notebook.strangers, "it asked another machine for something"
     assert not notebook.complaints, "the browser's console complains"
-    notebook.page.close()
+    notebook.close()
 
 
 def test_moving_a_slider_draws_another_picture(chrome, lab):
