@@ -39,7 +39,7 @@ def test_every_command_has_help(command):
         (["encode", "Hello", "--model", "qwen2-0.5c"], "did you mean qwen2-0.5b"),
         (["encode", "Hello", "--model", "qwen2-72b"], "python -m qwen2lite fetch qwen2-72b"),
         (["train", "nowhere.toml"], "there is no nowhere.toml"),
-        (["plan", "--model", "8b"], "there is no published Qwen2 '8b'"),
+        (["plan", "--model", "8b"], "no published Qwen2 is called '8b'"),
         (["fetch", "qwen3"], "no file, folder or model is called 'qwen3'"),
     ],
 )

@@ -8,6 +8,7 @@ import torch
 
 import qwen2lite
 from qwen2lite.learn import keep, my_parts, receipt
+from qwen2lite.learn.check import contracts
 from qwen2lite.learn.keep import learner_home
 from qwen2lite.learn.mutants.rope import interleaved
 from qwen2lite.model.attention import attend
@@ -155,9 +156,12 @@ def test_names_of_parts(cell, home):
     assert my_parts().norm is not RMSNorm
 
 
+def test_every_part_can_be_checked_and_so_be_kept():
+    assert set(vars(Parts())) <= contracts().keys()
+
+
 @pytest.mark.parametrize(
-    ("parts", "said"),
-    [({}, "nothing"), ({"rope": apply_rope}, "can't keep rope"), ({"cache": dict}, "no check")],
+    ("parts", "said"), [({}, "nothing"), ({"rope": apply_rope}, "can't keep rope")]
 )
 def test_what_is_no_part(parts, said):
     with pytest.raises(ValueError, match=said):
