@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from queue import Empty
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -49,7 +51,9 @@ def run(path: Path) -> None:
     lesson = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as home:
         os.environ["QWEN2LITE_HOME"] = home
-        client = NotebookClient(lesson, timeout=120, resources={"metadata": {"path": path.parent}})
+        place = {"metadata": {"path": path.parent}}
+        client = NotebookClient(lesson, timeout=120, resources=place)
+        client.on_notebook_start = lambda notebook: ask_every_second(client)
         client.execute()
     clean(lesson, path.stem)
     text = nbformat.writes(lesson) + "\n"
@@ -58,6 +62,26 @@ def run(path: Path) -> None:
             f"{path.name} would have {len(text)} bytes, at most {LARGEST} are fine: fewer pictures"
         )
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def ask_every_second(client: NotebookClient) -> None:
+    """Looks for a cell's reply anew each second, in place of waiting to be told of it.
+
+    Where a cell draws into a widget, nbclient writes to the channel that the reply comes from, and zmq
+    tells of a message once: now and then nobody hears of it, and the cell seems to run for ever.
+    """
+    get_msg = client.kc.shell_channel.get_msg
+
+    async def patient(timeout: float | None = None) -> dict[str, Any]:
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while True:
+            try:
+                return await get_msg(timeout=1)
+            except Empty:
+                if time.monotonic() > end:
+                    raise
+
+    client.kc.shell_channel.get_msg = patient
 
 
 def clean(lesson: nbformat.NotebookNode, stem: str) -> None:
