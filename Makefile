@@ -39,6 +39,7 @@ bench: .venv/bench
 	$(BIN)/python benchmarks/dedup.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/moe.py
+	$(BIN)/python benchmarks/long_context.py
 
 notebooks: .venv/course
 	$(BIN)/python tools/run_notebooks.py

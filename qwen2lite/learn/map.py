@@ -1,4 +1,4 @@
-"""Two maps: what happens to a text in the model, and in training; and which lesson builds it."""
+"""Three maps, of the model, of training and of experts: what happens, and which lesson builds it."""
 
 # What happens, the lesson that builds it, and whether it is inside what is done many times.
 _MODEL = (
@@ -36,18 +36,32 @@ _TRAINING = (
     ("AdamW, learning rate", 42, True),
     ("checkpoint", 43, False),
 )
+_EXPERTS = (
+    ("copies of its MLPs", 63, False),
+    ("shuffled, cut, half anew", 63, False),
+    ("norms, attention", 26, True),
+    ("router's probabilities", 61, True),
+    ("the chosen experts", 61, True),
+    ("shared expert, its gate", 62, True),
+    ("add to the stream", 26, True),
+    ("loss on the next token", 43, False),
+    ("balance of the load", 62, False),
+)
 
 
 def show_map(lesson: int = 0) -> None:
     """Prints a map step by step: ■ built in earlier lessons, ▶ in this one, □ still to come.
 
-    In the lessons 41 to 49 it is the map of training, else the map of the model.
+    In the lessons 41 to 49 it is the map of training, in 61 to 69 that of experts, else that of the
+    model.
 
     Args:
         lesson: number of the lesson that one stands in; 0 stands before all of them.
     """
     if lesson // 10 == 4:
         _show("documents", _TRAINING, "every step", "a trained model", lesson)
+    elif lesson // 10 == 6:
+        _show("a trained dense model", _EXPERTS, "× 28", "a mixture of experts", lesson)
     else:
         _show("text", _MODEL, "× 24", "next token, and again from the ids", lesson)
 

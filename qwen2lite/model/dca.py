@@ -127,7 +127,7 @@ def length_scale(length_T: torch.Tensor, original_max_position_embeddings: int) 
         length_T: n, tokens of a text.
         original_max_position_embeddings: L, the trained length.
 
-    Source: the Qwen2.5-1M report, section 5.1; vLLM's code.
+    Source: arXiv 2501.15383 (Qwen2.5-1M), section 5.1; vLLM's code.
     """
     stretch_T = length_T / original_max_position_embeddings
     return (0.1 * stretch_T.log() + 1).clamp(min=1)

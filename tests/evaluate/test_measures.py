@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qwen2lite import Qwen2, Qwen2Config, Qwen2Tokenizer
 from qwen2lite.evaluate.exact_match import exact_match
 from qwen2lite.evaluate.ngram import NGram
-from qwen2lite.evaluate.passkey import passkey_recall
+from qwen2lite.evaluate.passkey import passkey_recall, resumable_recall
 from qwen2lite.evaluate.perplexity import perplexity, token_losses
 from qwen2lite.text.vocabulary import vocabulary_of
 
@@ -115,3 +115,55 @@ def test_a_model_that_knows_nothing_finds_no_key(model):
     assert grid == [[0.0, 0.0], [0.0, 0.0]]
     with pytest.raises(ValueError, match="needs"):
         passkey_recall(model, TOKENIZER, [20])
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Cells that are measured, by length and depth; each finds a share that depends on its keys."""
+    measured = []
+
+    def share(model, tokenizer, questions):
+        measured.append(questions)
+        return [int(answer[-1]) % 2 == 0 for _, answer in questions]
+
+    monkeypatch.setattr("qwen2lite.evaluate.passkey.exact_match", share)
+    return measured
+
+
+def test_a_stopped_grid_goes_on_where_it_was(tmp_path, counted):
+    sizes = ([160, 240], (0.0, 0.5, 1.0), 5)
+
+    def grid(file, lengths=sizes[0]):
+        file = tmp_path / file
+        return resumable_recall(
+            None, TOKENIZER, lengths, *sizes[1:], file=file, name="a", bar=False
+        )
+
+    whole = grid("whole.jsonl")
+    assert len(counted) == 6 and len({str(questions) for questions in counted}) == 6
+    assert grid("whole.jsonl") == whole and len(counted) == 6, "nothing is measured twice"
+    lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+    for kept in ("".join(lines[:4]), "".join(lines[:2]) + lines[2][:20]):
+        (tmp_path / "cut.jsonl").write_text(kept)
+        before, there = len(counted), kept.count("\n")
+        assert grid("cut.jsonl") == whole and len(counted) - before == 6 - there
+        assert (tmp_path / "cut.jsonl").read_text() == "".join(lines)
+    assert grid("later.jsonl", [240]) == whole[1:], "a cell doesn't depend on those before it"
+
+
+def test_models_share_a_file_under_their_names(tmp_path, counted):
+    file = tmp_path / "grid.jsonl"
+    for name, seed in (("a", 0), ("b", 0), ("a", 1), ("a", 0)):
+        resumable_recall(None, TOKENIZER, [160], (0.0,), 5, seed, file=file, name=name, bar=False)
+    assert len(counted) == 3 and len(file.read_text().splitlines()) == 3
+    file.write_text("{}\n")
+    with pytest.raises(ValueError, match="name another file"):
+        resumable_recall(None, TOKENIZER, [160], file=file, bar=False)
+
+
+def test_losses_scored_in_pieces_are_those_of_the_whole(model, monkeypatch):
+    ids = [n * n % 250 for n in range(60)]
+    want = token_losses(model, ids, 20)
+    for piece in (1, 7, 19, 20):
+        monkeypatch.setattr("qwen2lite.evaluate.perplexity._SCORED_AT_ONCE", piece)
+        assert torch.allclose(token_losses(model, ids, 20), want, atol=1e-5)

@@ -144,7 +144,9 @@ def test_a_solution_passes_strictly_and_keeps_its_parts(stem, tmp_path):
     # Some exercises build what is no part of the model: a tokenizer, a filter.
     assert bool(kept) == any("keep(" in cell.source for cell in code_cells(solution))
     if kept:
-        assert f"{len(kept)} of 8 parts of this answer ran on your code" in json.dumps(done)
+        # A model with experts or for long texts has more parts than a plain one's eight.
+        said = rf"\b{len(kept)} of \d+ parts of this answer ran on your code"
+        assert re.search(said, json.dumps(done))
 
 
 def test_a_class_of_a_notebook_can_be_kept(tmp_path):
