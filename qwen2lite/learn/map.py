@@ -38,7 +38,7 @@ _TRAINING = (
 )
 _EXPERTS = (
     ("copies of its MLPs", 63, False),
-    ("shuffled, cut, half anew", 63, False),
+    ("shuffle, cut, half anew", 63, False),
     ("norms, attention", 26, True),
     ("router's probabilities", 61, True),
     ("the chosen experts", 61, True),

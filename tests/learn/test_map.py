@@ -48,6 +48,13 @@ def test_every_lesson_about_training_is_on_the_map(lesson, capsys):
     assert "◀ this lesson" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("lesson", (61, 62, 63))
+def test_the_lessons_about_experts_have_a_map_of_their_own(lesson, capsys):
+    show_map(lesson)
+    drawn = capsys.readouterr().out
+    assert drawn.splitlines()[0].strip() == "a trained dense model" and "◀ this lesson" in drawn
+
+
 @pytest.mark.parametrize("lesson", (0, 39, 50, 90))
 def test_the_other_lessons_show_the_map_of_the_model(lesson, capsys):
     show_map(lesson)
