@@ -2,7 +2,8 @@
 
 Both sides hold the same weights: transformers' model gets the tensors that ours loaded, and ours are
 packed for the CPU as `chat` packs them. `decode` is the time from the first token to the last, after a
-prompt of 32 tokens; `prefill` scores only the last position.
+prompt of 32 tokens; `batch 8 decode` takes eight prompts of 25 to 32 tokens, padded on the left, and
+counts the tokens of all rows; `prefill` scores only the last position.
 """
 
 import time
@@ -13,9 +14,11 @@ import torch
 import transformers
 
 from qwen2lite import Qwen2
+from qwen2lite.infer.batch import generate_batch
 from qwen2lite.infer.cpu import fastest_products
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.infer.packed import pack
+from qwen2lite.infer.padding import left_pad
 from qwen2lite.weights.sources import default_model
 
 THREADS, PROMPT, TOKENS = 2, 32, 32
@@ -30,6 +33,7 @@ def main() -> None:
     ours = pack(model)
     rows = [
         *decode_rows(flags.repeats, ours, model, peer, ids[:PROMPT]),
+        batch_row(flags.repeats, ours, peer, ids),
         prefill_row(flags.repeats, ours, peer, ids),
     ]
     measure.show(rows, flags.json)
@@ -97,6 +101,35 @@ class Ticks:
         count, self.times = len(self.times) - 1, []
         assert count == TOKENS, f"{count} tokens came, not {TOKENS}"
         return (count - 1) / (last - first)
+
+
+def batch_row(
+    repeats: int, model: Qwen2, peer: transformers.PreTrainedModel, ids: list[int]
+) -> measure.Row:
+    prompts = [ids[PROMPT * n : PROMPT * (n + 1) - n] for n in range(8)]
+    ids_BT, padding_B = left_pad(prompts)
+    attended = (torch.arange(PROMPT) >= padding_B[:, None]).long()
+    ticks = Ticks()
+
+    def ours() -> float:
+        scored = model.register_forward_hook(lambda *_: ticks.put("a token of each row"))
+        ticks.put("the prompts")
+        generate_batch(model, prompts, TOKENS, rows=8)
+        scored.remove()
+        return ticks.rate()
+
+    def theirs() -> float:
+        scored = peer.register_forward_hook(lambda *_: ticks.put("a token of each row"))
+        ticks.put("the prompts")
+        limits = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
+        peer.generate(ids_BT, attention_mask=attended, do_sample=False, pad_token_id=0, **limits)
+        scored.remove()
+        return ticks.rate()
+
+    rate, their_rate = (8 * steps for steps in measure.medians(repeats, ours, theirs))
+    return measure.Row(
+        "batch 8 decode bf16", rate, their_rate, "transformers", "tokens/s", rate / their_rate
+    )
 
 
 def prefill_row(

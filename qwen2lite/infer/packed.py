@@ -1,19 +1,18 @@
-r"""Qwen2 with its matrices packed for the processor: the same numbers, read at memory's speed.
+r"""Qwen2 in the form that generates fastest on a CPU: fewer and larger products, and few small steps.
 
-Decoding reads every weight once a token, so it can't be faster than memory. PyTorch's own bfloat16
-product stays behind that. FBGEMM, the kernels that it carries for quantised models, doesn't: they
-keep float16 weights in tiles, widen them on the way and compute in float32. A bfloat16 weight has 8
-significant bits and float16 has 11, so packing is exact for weights between 6.1e-5 and 65504 in
-size; smaller ones are off by at most 3e-8.
+Decoding reads every weight once a token, so it can't be faster than memory; what is around the
+products is to take as little time as it can. `infer/products.py` says how they are computed.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qwen2lite.infer.products import NarrowLinear, TileLinear, fastest_linear
 from qwen2lite.model.attention import GroupedQueryAttention
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.loading import WithoutInitialising
@@ -21,26 +20,27 @@ from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.norm import RMSNorm
 from qwen2lite.model.qwen2 import Qwen2
 
-LARGEST_FLOAT16 = 65504.0
+Linear = type[TileLinear] | type[NarrowLinear]
 
 
 def pack(model: Qwen2) -> Qwen2:
     """The model in the form that generates fastest on this machine.
 
-    Packing takes seconds and as much memory as the model again, until you let go of `model`. It
-    serves a model on the CPU in bfloat16 or float16, of the package's own layers and without
-    experts, where PyTorch has FBGEMM (x86). Any other model comes back as it is.
+    Packing takes up to some seconds and as much memory as the model again, until you let go of
+    `model`. It serves a model on the CPU in bfloat16 or float16, of the package's own layers and
+    without experts. Any other model comes back as it is.
 
     Raises:
-        ValueError: a weight that float16 can't hold.
+        ValueError: a weight that float16 can't hold, where float16 is the faster.
     """
     narrow = model.dtype in (torch.bfloat16, torch.float16)
-    serves = narrow and packs_on(model.device) and all(map(_is_plain, model.model.layers))
-    return PackedQwen2(model) if serves else model
+    if not (narrow and packs_on(model.device) and all(map(_is_plain, model.model.layers))):
+        return model
+    return PackedQwen2(model, fastest_linear(model.dtype))
 
 
 def packs_on(device: torch.device) -> bool:
-    """Whether packed models run there: on the CPU, where PyTorch has FBGEMM."""
+    """Whether packed models run there: on the CPU, where PyTorch has FBGEMM (x86)."""
     return device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
 
 
@@ -50,43 +50,16 @@ def _is_plain(layer: nn.Module) -> bool:
     return all(type(getattr(layer, n)) is kind for n, kind in zip(names, own, strict=True))
 
 
-class PackedLinear(nn.Module):
-    """Linear layers that read the same input, as one product with their outputs side by side.
-
-    Args:
-        weights: each [out, in].
-        biases: each [out]; all of the weights have one, or none has.
-
-    Raises:
-        ValueError: a weight that float16 can't hold.
-    """
-
-    def __init__(self, *weights: torch.Tensor, biases: tuple[torch.Tensor, ...] = ()):
-        super().__init__()
-        weight = torch.cat(weights).detach().float()
-        if not weight.abs().max() <= LARGEST_FLOAT16:
-            raise ValueError(
-                f"a weight of {float(weight.abs().max()):g} can't be packed: float16 ends at "
-                f"{LARGEST_FLOAT16:g}; generate with the model unpacked"
-            )
-        bias = torch.cat(biases).detach().float() if biases else None
-        self._packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the outputs in float32; x is float32 too."""
-        return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
-
-
 class PackedAttention(nn.Module):
     """A `GroupedQueryAttention` whose queries, keys and values are one product."""
 
-    def __init__(self, attention: GroupedQueryAttention):
+    def __init__(self, attention: GroupedQueryAttention, linear: Linear):
         super().__init__()
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.qkv_proj = PackedLinear(
+        self.qkv_proj = linear(
             *(p.weight for p in projections), biases=tuple(p.bias for p in projections)
         )
-        self.o_proj = PackedLinear(attention.o_proj.weight)
+        self.o_proj = linear(attention.o_proj.weight)
         self.head_dim = attention.head_dim
         self.kv_heads = attention.k_proj.out_features // attention.head_dim
         self.apply_rope, self.attend = attention.apply_rope, attention.attend
@@ -103,7 +76,7 @@ class PackedAttention(nn.Module):
         """Arguments and result are those of `GroupedQueryAttention`."""
         heads = self.qkv_proj(x_BTD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         # Queries and keys turn together; the values lie behind them and don't turn.
-        turned = self.apply_rope(heads[:, : -self.kv_heads], cos_TH, sin_TH)
+        turned = self.apply_rope(heads[:, : -self.kv_heads], cos_TH, sin_TH).to(heads.dtype)
         q_BNTH, k_BKSH = turned[:, : -self.kv_heads], turned[:, -self.kv_heads :]
         v_BKSH = heads[:, -self.kv_heads :]
         if cache is not None:
@@ -115,10 +88,10 @@ class PackedAttention(nn.Module):
 class PackedSwiGLU(nn.Module):
     """A `SwiGLU` whose gate and up projections are one product."""
 
-    def __init__(self, mlp: SwiGLU):
+    def __init__(self, mlp: SwiGLU, linear: Linear):
         super().__init__()
-        self.gate_up_proj = PackedLinear(mlp.gate_proj.weight, mlp.up_proj.weight)
-        self.down_proj = PackedLinear(mlp.down_proj.weight)
+        self.gate_up_proj = linear(mlp.gate_proj.weight, mlp.up_proj.weight)
+        self.down_proj = linear(mlp.down_proj.weight)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """Returns the layer's update, shape [B, T, D]."""
@@ -157,11 +130,16 @@ class WideNorm(nn.Module):
 class PackedQwen2(Qwen2):
     """A `Qwen2` for generating on the CPU, made by `pack`.
 
-    Between the products everything is float32, the cache too (24 KiB a token for the 0.5B). So its
-    logits are those of the narrow weights computed in float32, nearer than the narrow model's own.
+    The stream is float32. With `TileLinear` the cache is too (24 KiB a token for the 0.5B), and the
+    logits are those of the narrow weights computed in float32. With `NarrowLinear` what products give
+    and what is cached has the weights' format.
+
+    Args:
+        model: to be packed.
+        linear: the class of its products.
     """
 
-    def __init__(self, model: Qwen2):
+    def __init__(self, model: Qwen2, linear: Linear):
         with torch.device("meta"), WithoutInitialising():
             super().__init__(model.config, model.parts)
         decoder, source = self.model, model.model
@@ -169,23 +147,28 @@ class PackedQwen2(Qwen2):
         decoder.add_module("norm", WideNorm(source.norm))
         # PyTorch packs on one core, and no layer needs another.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            output = pool.submit(PackedLinear, model.output_weight_VD)
-            list(pool.map(_pack_layer, decoder.layers, source.layers))
-        self.add_module("lm_head", output.result())
+            output = pool.submit(linear, model.output_weight_VD)
+            list(pool.map(partial(_pack_layer, linear), decoder.layers, source.layers))
+        self.lm_head: Any = output.result()
         self.eval()
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the stream and the cache."""
+        """Of the stream."""
         return torch.float32
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of what the products give."""
+        return self.lm_head.out_dtype
 
     def score(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """Returns logits_BTV."""
         return self.lm_head(x_BTD)
 
 
-def _pack_layer(packed: Any, layer: Any) -> None:
-    packed.self_attn = PackedAttention(layer.self_attn)
-    packed.mlp = PackedSwiGLU(layer.mlp)
+def _pack_layer(linear: Linear, packed: Any, layer: Any) -> None:
+    packed.self_attn = PackedAttention(layer.self_attn, linear)
+    packed.mlp = PackedSwiGLU(layer.mlp, linear)
     packed.input_layernorm = WideNorm(layer.input_layernorm)
     packed.post_attention_layernorm = WideNorm(layer.post_attention_layernorm)

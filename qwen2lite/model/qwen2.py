@@ -172,8 +172,13 @@ class Qwen2(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, the stream and the cache."""
+        """Of the weights and the stream."""
         return self.model.embed_tokens.weight.dtype
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of the keys and values that are kept."""
+        return self.dtype
 
     @property
     def output_weight_VD(self) -> torch.Tensor:
@@ -228,7 +233,7 @@ class Qwen2(nn.Module):
                 )
 
     def new_cache(self, max_length: int, batch_size: int = 1) -> KVCache:
-        """An empty cache for this model, on its device and in its dtype.
+        """An empty cache for this model, on its device and in its `cache_dtype`.
 
         Raises:
             ValueError: more positions than the config's context_length.
@@ -241,4 +246,4 @@ class Qwen2(nn.Module):
             )
         if self.config.yarn:
             warn_if_short(max_length, self.config.yarn["original_max_position_embeddings"])
-        return self.parts.cache(self.config, max_length, batch_size, self.dtype, self.device)
+        return self.parts.cache(self.config, max_length, batch_size, self.cache_dtype, self.device)

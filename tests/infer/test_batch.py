@@ -13,8 +13,9 @@ from qwen2lite import CONFIGS, Parts, Qwen2, Qwen2Tokenizer, Sampling
 from qwen2lite.infer import batch
 from qwen2lite.infer.batch import generate_batch, generate_each
 from qwen2lite.infer.generate import generate_ids
-from qwen2lite.infer.packed import PackedQwen2, pack
+from qwen2lite.infer.packed import PackedQwen2
 from qwen2lite.infer.padding import batch_mask, left_pad
+from qwen2lite.infer.products import TileLinear
 from qwen2lite.model.attention import attend
 
 TINY = Path(__file__).parents[2] / "data" / "qwen2-tiny"
@@ -204,11 +205,12 @@ def test_the_tokens_of_transformers(trained, texts):
     assert generate_batch(trained, texts, 30) == theirs[:, ids_BT.shape[1] :].tolist()
 
 
+@pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines,
+    reason="not checked: this processor's PyTorch has no FBGEMM",
+)
 def test_the_packed_model():
-    model = tiny_model().to(torch.bfloat16)
-    packed = pack(model)
-    if not isinstance(packed, PackedQwen2):
-        pytest.skip("not checked: this processor's PyTorch has no FBGEMM, and packs nothing")
+    packed = PackedQwen2(tiny_model().to(torch.bfloat16), TileLinear)
     assert generate_batch(packed, PROMPTS, LIMITS, rows=2) == alone(packed, PROMPTS, LIMITS)
 
 

@@ -7,7 +7,8 @@ import torch
 
 from qwen2lite import CONFIGS, Parts, Qwen2
 from qwen2lite.infer.generate import generate_ids
-from qwen2lite.infer.packed import PackedLinear, PackedQwen2, pack
+from qwen2lite.infer.packed import PackedQwen2, pack
+from qwen2lite.infer.products import NarrowLinear, TileLinear, fastest_linear
 from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.weights.sources import default_model
 
@@ -41,17 +42,51 @@ def in_float32(model: Qwen2) -> Qwen2:
 )
 def test_logits_are_those_of_float32(changes):
     model = narrow_model(**changes)
-    packed = pack(model)
-    assert isinstance(packed, PackedQwen2)
+    packed = PackedQwen2(model, TileLinear)
     ids_BT = torch.randint(0, 97, (2, 23), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(packed(ids_BT), in_float32(model)(ids_BT), atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False}])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_narrow_products_are_nearer_to_float32_than_the_narrow_model(changes, rows):
+    model = narrow_model(**changes)
+    packed = PackedQwen2(model, NarrowLinear)
+    ids_BT = torch.randint(0, 97, (rows, 23), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        cache = packed.new_cache(23, rows)
+        steps = torch.cat([packed(ids_BT[:, t : t + 1], cache) for t in range(23)], 1)
+        right = in_float32(model)(ids_BT)
+        narrow = (model(ids_BT) - right).square().mean().sqrt()
+        for logits_BTV in (packed(ids_BT), steps):
+            assert (logits_BTV - right).square().mean().sqrt() < narrow
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_narrow_row_is_what_it_is_among_others(bias):
+    torch.manual_seed(0)
+    weights, biases = torch.randn(2, 5, 64).bfloat16(), torch.randn(2, 5).bfloat16()
+    product = NarrowLinear(*weights, biases=tuple(biases) if bias else ())
+    x = torch.randn(1, 7, 64)
+    alone = torch.cat([product(x[:, t : t + 1]) for t in range(7)], 1)
+    # Both sum 64 products in float32 and round once to bfloat16: at most a step of 2^-7 apart.
+    torch.testing.assert_close(alone, product(x), rtol=2**-7, atol=1e-3)
+    assert alone.shape == (1, 7, 10)
+
+
+@needs_fbgemm
+def test_pack_takes_the_faster_products():
+    model = narrow_model()
+    packed = pack(model)
+    assert isinstance(packed, PackedQwen2)
+    assert type(packed.lm_head) is fastest_linear(torch.bfloat16)
+
+
 @needs_fbgemm
 @pytest.mark.parametrize("cut", [1, 7, 22])
 def test_any_split_gives_the_same_logits(cut):
-    packed = pack(narrow_model())
+    packed = PackedQwen2(narrow_model(), TileLinear)
     ids_BT = torch.arange(23)[None]
     with torch.inference_mode():
         cache = packed.new_cache(23)
@@ -64,21 +99,23 @@ def test_any_split_gives_the_same_logits(cut):
 def test_it_generates_the_tokens_of_float32():
     model = narrow_model()
     expected = list(generate_ids(in_float32(model), [1, 2, 3], max_new_tokens=40))
-    assert list(generate_ids(pack(model), [1, 2, 3], max_new_tokens=40)) == expected
+    assert (
+        list(generate_ids(PackedQwen2(model, TileLinear), [1, 2, 3], max_new_tokens=40)) == expected
+    )
 
 
 @needs_fbgemm
 def test_packing_changes_no_weight_between_the_limits():
     exponents = torch.arange(-14, 16).float()
     weight = (1 + torch.arange(128) / 128)[:, None] * 2.0**exponents
-    product = PackedLinear(weight.bfloat16())(torch.eye(30))
+    product = TileLinear(weight.bfloat16())(torch.eye(30))
     assert torch.equal(product.T, weight)
 
 
 @needs_fbgemm
 def test_small_weights_are_off_by_at_most_half_a_step():
     weight = torch.linspace(-6e-5, 6e-5, 999)[:, None].bfloat16()
-    product = PackedLinear(weight)(torch.ones(1, 1))
+    product = TileLinear(weight)(torch.ones(1, 1))
     assert (product.T - weight.float()).abs().max() <= 2.0**-25
 
 
@@ -89,7 +126,7 @@ def test_a_weight_beyond_float16_is_refused():
     with pytest.raises(
         ValueError, match="a weight of 70144 can't be packed: float16 ends at 65504"
     ):
-        pack(model)
+        PackedQwen2(model, TileLinear)
 
 
 class OwnMLP(SwiGLU):
@@ -111,11 +148,18 @@ def test_other_models_come_back_as_they_are(model):
 
 @needs_fbgemm
 @pytest.mark.real
-def test_the_real_model_packed_is_as_near_as_float32(real_tokenizer):
+def test_the_real_model_packed_is_near_float32(real_tokenizer):
     model = Qwen2.from_pretrained(default_model(), dtype=torch.bfloat16, device="cpu")
-    packed, wide = pack(model), in_float32(model)
     ids_BT = torch.tensor([real_tokenizer.encode("def fibonacci(n):\n    if n < 2:\n")])
+
+    @torch.inference_mode()
+    def off(other: Qwen2) -> float:
+        return float((other(ids_BT) - right_BTV).abs().max())
+
     with torch.inference_mode():
-        difference = (packed(ids_BT) - wide(ids_BT)).abs().max()
-    print(f"max difference {difference:.1e}")
-    assert difference <= 2e-3
+        right_BTV = in_float32(model)(ids_BT)
+    tiles, narrow = (off(PackedQwen2(model, kind)) for kind in (TileLinear, NarrowLinear))
+    plain = off(model)
+    print(f"max difference: tiles {tiles:.1e}, narrow {narrow:.1e}, not packed {plain:.1e}")
+    assert tiles <= 2e-3
+    assert narrow <= plain

@@ -1,0 +1,104 @@
+"""Two ways to multiply by a narrow matrix on the CPU, and which of them this processor is faster at.
+
+* `TileLinear`: FBGEMM, the kernels that PyTorch carries for quantised models, keeps float16 weights in
+  tiles, widens them on the way and computes in float32. Best where a processor knows no bfloat16.
+* `NarrowLinear`: the weights as they are. A processor with bfloat16 instructions reads them at
+  memory's speed as long as one row is a *vector* (`torch.mv`; the same row as a matrix of one row
+  takes 1.5 times as long), and many rows run through its matrix units.
+"""
+
+import functools
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+LARGEST_FLOAT16 = 65504.0
+
+
+class TileLinear(nn.Module):
+    """Linear layers that read the same input, as one product with their outputs side by side.
+
+    A bfloat16 weight has 8 significant bits and float16 has 11, so packing is exact for weights
+    between 6.1e-5 and 65504 in size; smaller ones are off by at most 3e-8.
+
+    Args:
+        weights: each [out, in].
+        biases: each [out]; all of the weights have one, or none has.
+
+    Raises:
+        ValueError: a weight that float16 can't hold.
+    """
+
+    out_dtype = torch.float32
+
+    def __init__(self, *weights: torch.Tensor, biases: tuple[torch.Tensor, ...] = ()):
+        super().__init__()
+        weight = torch.cat(weights).detach().float()
+        if not weight.abs().max() <= LARGEST_FLOAT16:
+            raise ValueError(
+                f"a weight of {float(weight.abs().max()):g} can't be packed: float16 ends at "
+                f"{LARGEST_FLOAT16:g}; generate with the model unpacked"
+            )
+        bias = torch.cat(biases).detach().float() if biases else None
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the outputs in float32; x is float32 too."""
+        return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+
+
+class NarrowLinear(nn.Module):
+    """As `TileLinear`, with the weights as they are. A single matrix isn't copied.
+
+    Outputs come in the weights' format, and x is rounded to it.
+    """
+
+    out_dtype: torch.dtype
+
+    def __init__(self, *weights: torch.Tensor, biases: tuple[torch.Tensor, ...] = ()):
+        super().__init__()
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self.out_dtype = weight.dtype
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = (
+            nn.Parameter(torch.cat(biases).detach(), requires_grad=False) if biases else None
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the outputs in the weights' format; x may be float32."""
+        narrow = x.to(self.out_dtype)
+        if x.numel() > x.shape[-1]:
+            return F.linear(narrow, self.weight, self.bias)
+        row = narrow.view(-1)
+        if self.bias is None:
+            out = torch.mv(self.weight, row)
+        else:
+            out = torch.addmv(self.bias, self.weight, row)
+        return out.view(*x.shape[:-1], -1)
+
+
+@functools.cache
+def fastest_linear(dtype: torch.dtype) -> type[TileLinear] | type[NarrowLinear]:
+    """The class that reads 512 tokens and then writes 64 faster here; tried once a process.
+
+    Args:
+        dtype: of the weights.
+    """
+    # Larger than a core's caches, so that it comes from memory as in a model.
+    weight = torch.ones(16384, 1024, dtype=dtype)
+    seconds = {}
+    for kind in (TileLinear, NarrowLinear):
+        product = kind(weight)
+        reading, writing = (min(_seconds(product, n) for _ in range(4)) for n in (64, 1))
+        seconds[kind] = 8 * reading + 64 * writing
+    return min(seconds, key=seconds.__getitem__)
+
+
+@torch.inference_mode()
+def _seconds(product: nn.Module, rows: int) -> float:
+    x = torch.ones(1, rows, 1024)
+    start = time.perf_counter()
+    product(x)
+    return time.perf_counter() - start
