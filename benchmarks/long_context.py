@@ -17,12 +17,10 @@ import torch
 
 from qwen2lite import Qwen2, Qwen2Tokenizer
 from qwen2lite.evaluate.passkey import resumable_recall
-from qwen2lite.model.attention import GroupedQueryAttention, fused_attend
-from qwen2lite.model.config import CONFIGS, Qwen2Config
-from qwen2lite.model.dca import DualChunkAttention, dca_attend, dca_positions
+from qwen2lite.model.config import CONFIGS
 from qwen2lite.model.device import pick_device, pick_dtype
-from qwen2lite.model.pieces import merge_pieces
-from qwen2lite.model.rope import apply_rope, rotary_frequencies, rotary_tables
+from qwen2lite.model.parts import Parts
+from qwen2lite.model.qwen2 import Decoder
 from qwen2lite.weights.sources import default_model
 
 TINY = Path(__file__).parents[1] / "data" / "qwen2-tiny"
@@ -64,18 +62,16 @@ def prefill_rows(options: argparse.Namespace, length: int, chunk_size: int) -> l
     device = pick_device("auto")
     dtype = pick_dtype(device)
     chunks = {"chunk_size": chunk_size, "local_size": chunk_size // 8}
-    config = dataclasses.replace(CONFIGS["qwen2-0.5b"], dual_chunk_attention_config=chunks)
-    full = GroupedQueryAttention(config, apply_rope, fused_attend).to(device, dtype)
-    chunked = DualChunkAttention(config, apply_rope, dca_attend, merge_pieces).to(device, dtype)
+    plain = dataclasses.replace(CONFIGS["qwen2-0.5b"], num_hidden_layers=1, vocab_size=1)
+    full = Decoder(plain, Parts()).to(device, dtype)
+    chunked_config = dataclasses.replace(plain, dual_chunk_attention_config=chunks)
+    chunked = Decoder(chunked_config, Parts()).to(device, dtype)
     chunked.load_state_dict(full.state_dict())
     torch.manual_seed(0)
-    x_BTD = torch.randn(1, length, config.hidden_size).to(device, dtype)
-    sides = {
-        "dual chunks": step(chunked, x_BTD, *tables(config, length, device, dtype)),
-        "full attention": step(full, x_BTD, *tables(config, length, device, dtype, chunks=False)),
-    }
-    seconds = measure.median_seconds(options.repeats, *sides.values())
-    peaks = [peak_megabytes(side, device) for side in sides.values()]
+    x_BTD = torch.randn(1, length, plain.hidden_size).to(device, dtype)
+    sides = [attention_step(decoder, x_BTD) for decoder in (chunked, full)]
+    seconds = measure.median_seconds(options.repeats, *sides)
+    peaks = [peak_megabytes(side, device) for side in sides]
     work = f"dca prefill {length // 1024}K, chunk {chunk_size}, one layer, {device.type}"
     peer = "full attention"
     return [
@@ -84,25 +80,16 @@ def prefill_rows(options: argparse.Namespace, length: int, chunk_size: int) -> l
     ]
 
 
-def tables(
-    config: Qwen2Config, length: int, device: torch.device, dtype: torch.dtype, chunks: bool = True
-) -> list[torch.Tensor]:
-    """Cosine and sine: of the three places, or of the positions."""
-    positions_T = torch.arange(length, device=device)
-    frequencies_R = rotary_frequencies(config.head_dim, config.rope_theta).to(device)
-    sizes = config.dual_chunk_attention_config
-    if not chunks or sizes is None:
-        return [table.to(dtype) for table in rotary_tables(positions_T, frequencies_R)]
-    places = dca_positions(positions_T, sizes["chunk_size"], sizes["local_size"])
-    pairs = [rotary_tables(place_T, frequencies_R) for place_T in places]
-    return [torch.stack(one).to(dtype) for one in zip(*pairs, strict=True)]
+def attention_step(decoder: Decoder, x_BTD: torch.Tensor) -> Callable[[], None]:
+    """A run of the only layer's attention, on the tables that its decoder makes."""
+    attention = decoder.layers[0].self_attn
+    positions_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+    cos, sin = (table.to(x_BTD.dtype) for table in decoder.tables(positions_T))
 
-
-def step(layer: torch.nn.Module, *inputs: torch.Tensor) -> Callable[[], None]:
     @torch.inference_mode()
     def run() -> None:
-        layer(*inputs)
-        if inputs[0].is_cuda:
+        attention(x_BTD, cos, sin)
+        if x_BTD.is_cuda:
             torch.cuda.synchronize()
 
     return run

@@ -152,6 +152,13 @@ def require_tensor(
         raise Mistake(f"{name} returned {describe(got)}, and {wanted} was wanted.", reason)
 
 
+def require_number(got: Any, name: str, reason: str = "", *, whole: bool = False) -> None:
+    """Raises Mistake unless `got` is an int or a float, or with `whole` an int. True is neither."""
+    if isinstance(got, bool) or not isinstance(got, int if whole else int | float):
+        wanted = "a whole number" if whole else "a number"
+        raise Mistake(f"{name} returned {describe(got)}; {wanted} was wanted.", reason)
+
+
 def usual_reason(mutants: Iterable[Callable[..., Any]], got: Any, *inputs: Any) -> str:
     """What the known mistake that gives exactly this answer says of itself, or "" where none does.
 

@@ -4,11 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qwen2lite.learn.check import examine
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def mask_by_positions(queries, keys, device=None):

@@ -72,4 +72,4 @@ def test_the_masks_are_those_of_the_package():
     panels = plt.gcf().axes
     drawn = [panel.images[0].get_array().astype(int).tolist() for panel in panels]
     assert drawn == [[[1, 0, 0], [1, 1, 0], [1, 1, 1]], [[1, 0, 0], [0, 1, 0], [0, 0, 1]]]
-    assert [panel.get_title() for panel in panels] == ["0 of padding", "2 of padding"]
+    assert [panel.get_title() for panel in panels] == ["row 0: padding 0", "row 1: padding 2"]

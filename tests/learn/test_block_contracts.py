@@ -7,13 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.mutants import block
 from qwen2lite.model.qwen2 import DecoderLayer
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 class ByNames(nn.Module):

@@ -8,12 +8,8 @@ from functools import reduce
 
 import pytest
 
-from qwen2lite.learn.check import examine
 from qwen2lite.text import bpe
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def table_by_condition():

@@ -6,14 +6,10 @@ import pytest
 import torch
 
 from qwen2lite import Parts
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.doctor import doctor
 from qwen2lite.learn.mutants import cache as mutants
 from qwen2lite.model.cache import KVCache
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 class Grown:

@@ -4,12 +4,8 @@ import itertools
 
 import pytest
 
-from qwen2lite.learn.check import examine
 from qwen2lite.text.chat import encode_chat
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def turn_by_adding(role, content):

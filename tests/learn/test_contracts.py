@@ -12,6 +12,7 @@ from qwen2lite.learn import contract, mutants
 from qwen2lite.learn.check import contracts, examine
 from qwen2lite.model.attention import attend
 from qwen2lite.model.qwen2 import Parts
+from tests.learn.verdict import verdict
 
 MUTANTS = [
     pytest.param(part, mutant, id=f"{part}-{mutant.__name__}")
@@ -19,10 +20,6 @@ MUTANTS = [
     for part, wrong_ones in importlib.import_module(file.name).MUTANTS.items()
     for mutant in wrong_ones
 ]
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
 
 
 @pytest.mark.parametrize(("part", "mutant"), MUTANTS)

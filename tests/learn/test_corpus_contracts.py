@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.mutants import corpus, loader
 from qwen2lite.train.decontaminate import Examination
 from qwen2lite.train.dedup import MinHash
 from qwen2lite.train.loader import Loader, document_mask, document_numbers
 from qwen2lite.train.pieces import shingles
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def minhash_by_rows(runs, factors):

@@ -8,13 +8,9 @@ import math
 import pytest
 import torch
 
-from qwen2lite.learn.check import examine
 from qwen2lite.model.dca import dca_distances
 from qwen2lite.model.pieces import merge_pieces
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def by_formula(chunk_size, local_size):

@@ -8,15 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from qwen2lite import CONFIGS
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.checks import gqa
 from qwen2lite.model.attention import GroupedQueryAttention, attend
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.rope import apply_rope
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 class ByEinsum(nn.Module):

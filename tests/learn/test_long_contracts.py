@@ -9,14 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from qwen2lite.learn.check import examine
 from qwen2lite.model.attention import GroupedQueryAttention
 from qwen2lite.model.dca import DualChunkAttention, dca_attend, dca_positions
 from qwen2lite.model.pieces import merge_pieces
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def ramp_by_loop(

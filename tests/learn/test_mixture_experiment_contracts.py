@@ -5,11 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from qwen2lite.learn.check import examine
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def shares_by_logarithms(sizes, power=1.0):

@@ -5,13 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qwen2lite.learn.check import examine
 from qwen2lite.model.qwen2 import DecoderLayer, Qwen2
 from qwen2lite.train.cost import parameters
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 class InADict(nn.Module):

@@ -5,11 +5,7 @@ from itertools import product
 
 import pytest
 
-from qwen2lite.learn.check import examine
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def hidden_by_insert(sentences, needle, depth):

@@ -5,13 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.mutants.norm_tasks import eps_outside
 from qwen2lite.model.norm import RMSNorm
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def root_by_power(x, eps):

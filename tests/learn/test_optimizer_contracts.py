@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.mutants.optimizer import packages_step
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def step_by_formula(w, g, m, v, t, lr, betas, eps, decay):

@@ -9,14 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.disk import Disk, PowerCut
 from qwen2lite.train.gradients import accumulate
 from qwen2lite.train.loss import next_token_loss
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def loss_by_gather(logits, targets):

@@ -7,13 +7,9 @@ import pytest
 import regex
 from tokenizers import normalizers
 
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.checks.qwen_tokenizer import shown
 from qwen2lite.text.pretokenize import PATTERN
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def endings_spelled_out():

@@ -11,11 +11,7 @@ from transformers import (
 )
 
 from qwen2lite.infer.sample import CHAT_SAMPLING, Sampling, keep_top_p, penalise_repetition, sample
-from qwen2lite.learn.check import examine
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def penalised_by_loop(scores, ids, penalty):

@@ -8,14 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from qwen2lite.learn.check import examine
 from qwen2lite.learn.checks.weights import by_hand
 from qwen2lite.learn.widgets.weights import loss_of
 from qwen2lite.weights.dequantise import q4_0
-
-
-def verdict(name, part):
-    return examine(**{name: part}).results[0]
+from tests.learn.verdict import verdict
 
 
 def value_by_parts(bits):

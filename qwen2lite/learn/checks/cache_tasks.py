@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from qwen2lite.learn.cases import PROBE, draw_weights
-from qwen2lite.learn.contract import Mistake, call, describe, same, told_by
+from qwen2lite.learn.contract import Mistake, call, describe, require_number, same, told_by
 from qwen2lite.learn.mutants.attention import queries_at_the_start
 from qwen2lite.learn.mutants.cache_tasks import MUTANTS
 from qwen2lite.model.qwen2 import Parts, Qwen2
@@ -24,8 +24,7 @@ def check_tokens_read(tokens_read: Part) -> Iterator[str]:
         texts = [prompt + step for step in range(new)]
         got = [call(tokens_read, prompt, new, cached) for cached in (False, True)]
         for cached, mine, want in zip((False, True), got, (sum(texts), texts[-1]), strict=True):
-            if isinstance(mine, bool) or not isinstance(mine, int):
-                raise Mistake(f"tokens_read returned {describe(mine)}; a whole number was wanted.")
+            require_number(mine, "tokens_read", whole=True)
             if mine != want:
                 known = (
                     mutant

@@ -1,6 +1,7 @@
 """What `dca_positions` and `length_scale` have to do. Expected places are by the rules, one by one.
 
-With chunk_size 7 and local_size 2 a chunk has 5 tokens: the Qwen2.5-1M report's figure 5(a).
+With chunk_size 7 and local_size 2 a chunk has 5 tokens: the Qwen2.5-1M report's figures 2(b)
+and 5(a).
 """
 
 import math

@@ -9,11 +9,10 @@ import torch
 from qwen2lite.learn.contract import (
     Mistake,
     call,
-    describe,
     numbers,
+    require_number,
     require_tensor,
     same,
-    told_by,
     usual_reason,
 )
 from qwen2lite.learn.mutants.dca_tasks import MUTANTS
@@ -32,13 +31,11 @@ def check_tokens_that_agree(tokens_that_agree: Part) -> Iterator[str]:
     }
     for sizes, fact in facts.items():
         got, want = call(tokens_that_agree, *sizes), _tokens_that_agree(*sizes)
-        if isinstance(got, bool) or not isinstance(got, int):
-            raise Mistake(f"tokens_that_agree returned {describe(got)}; a whole number was wanted.")
+        require_number(got, "tokens_that_agree", whole=True)
         if got != want:
-            known = (m for m in MUTANTS["tokens_that_agree"] if m(*sizes) == got)
             raise Mistake(
                 f"With chunk_size {sizes[0]} and local_size {sizes[1]} it is {want}, yours {got}.",
-                next(map(told_by, known), ""),
+                usual_reason(MUTANTS["tokens_that_agree"], got, *sizes),
             )
         yield fact
 

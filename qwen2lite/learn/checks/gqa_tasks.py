@@ -11,6 +11,7 @@ from qwen2lite.learn.contract import (
     describe,
     numbers,
     random_normal,
+    require_number,
     require_tensor,
     same,
     usual_reason,
@@ -48,8 +49,7 @@ def check_kv_cache_bytes(kv_cache_bytes: Part) -> Iterator[str]:
 def _require_bytes(part: Part, name: str, config: Qwen2Config, *asked: int) -> None:
     tokens, batch_size, number_size = asked
     got = call(part, config, *asked)
-    if isinstance(got, bool) or not isinstance(got, int | float):
-        raise Mistake(f"kv_cache_bytes returned {describe(got)}, and a number was wanted.")
+    require_number(got, "kv_cache_bytes")
     layers, heads = config.num_hidden_layers, config.num_key_value_heads
     want = sum(tokens * batch_size * config.head_dim * number_size for _ in "kv" * layers * heads)
     if got != want:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from qwen2lite.learn.contract import Mistake, call, describe, usual_reason
+from qwen2lite.learn.contract import Mistake, call, require_number, usual_reason
 from qwen2lite.learn.mutants.model_tasks import MUTANTS
 from qwen2lite.model.config import CONFIGS, Qwen2Config
 from qwen2lite.model.loading import WithoutInitialising
@@ -108,11 +108,8 @@ def check_tokens_that_fit(tokens_that_fit: Part) -> Iterator[str]:
 
 def _require(name: str, part: Part, want: int, what: str, *asked: Any) -> None:
     got = call(part, *asked)
-    if isinstance(got, bool) or not isinstance(got, int):
-        raise Mistake(
-            f"{name} returned {describe(got)}, and a whole number was wanted.",
-            "`/` makes a float, also where nothing is left over; `//` keeps whole numbers.",
-        )
+    divided = "`/` makes a float, also where nothing is left over; `//` keeps whole numbers."
+    require_number(got, name, divided, whole=True)
     if got != want:
         why = usual_reason(MUTANTS[name], got, *asked)
         raise Mistake(f"For {what} it is {want:,}, and yours is {got:,}.", why)

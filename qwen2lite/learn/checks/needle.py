@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from qwen2lite.learn.contract import Mistake, call, describe, told_by
+from qwen2lite.learn.contract import Mistake, call, describe, require_number, told_by, usual_reason
 from qwen2lite.learn.mutants.needle import MUTANTS, into_what_was_given
 
 Part = Callable[..., Any]
@@ -29,7 +29,7 @@ def check_hide(hide: Part) -> Iterator[str]:
         if got != want:
             raise Mistake(
                 f"Sentences {_SENTENCES} and needle '!' at depth {depth} make {want}, yours {got}.",
-                _reason("hide", got, list(_SENTENCES), "!", depth),
+                usual_reason(MUTANTS["hide"], got, list(_SENTENCES), "!", depth),
             )
         if given != _SENTENCES:
             wrong = "The list of sentences that hide was given holds the needle now."
@@ -52,7 +52,7 @@ def check_recall_grid(recall_grid: Part) -> Iterator[str]:
     if got != want:
         raise Mistake(
             f"For lengths {inputs[1]} and depths {inputs[2]} the shares are {want}, yours {got}.",
-            _reason("recall_grid", got, *inputs),
+            usual_reason(MUTANTS["recall_grid"], got, *inputs),
         )
     yield "a row a length, a column a depth, and the share of each"
 
@@ -82,16 +82,10 @@ def check_share_found(share_found: Part) -> Iterator[str]:
     for fact, (written, want) in cases.items():
         outputs = [prompt + text for prompt, text in zip(prompts, written, strict=True)]
         got = call(share_found, prompts, outputs, keys)
-        if isinstance(got, bool) or not isinstance(got, int | float):
-            raise Mistake(f"share_found returned {describe(got)}; a number was wanted.")
+        require_number(got, "share_found")
         if abs(got - want) > 1e-9:
             raise Mistake(
                 f"Keys {keys}, and the model wrote {written}: the share is {want}, yours {got:g}.",
-                _reason("share_found", got, prompts, outputs, keys),
+                usual_reason(MUTANTS["share_found"], float(got), prompts, outputs, keys),
             )
         yield fact
-
-
-def _reason(task: str, got: Any, *inputs: Any) -> str:
-    known = (mutant for mutant in MUTANTS[task] if mutant(*inputs) == got)
-    return next(map(told_by, known), "")

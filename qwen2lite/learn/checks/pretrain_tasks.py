@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from qwen2lite.learn.contract import Mistake, call, describe, told_by
+from qwen2lite.learn.contract import Mistake, call, describe, require_number, told_by
 from qwen2lite.learn.disk import Disk, PowerCut
 from qwen2lite.learn.mutants.pretrain_tasks import MUTANTS
 from qwen2lite.train.loader import Loader
@@ -146,8 +146,7 @@ def check_bigram_perplexity(bigram_perplexity: Part) -> Iterator[str]:
         ([1, 2, 1, 0], (7 / 3 * 2 * 7) ** (1 / 3), "1 2 1 0: the third root of 7/3 · 2 · 7"),
     ):
         got = call(bigram_perplexity, list(train), list(text), 4)
-        if not isinstance(got, int | float):
-            raise Mistake(f"bigram_perplexity returned {describe(got)}; a number was wanted.")
+        require_number(got, "bigram_perplexity")
         if not math.isclose(got, want, rel_tol=1e-6):
             raise Mistake(
                 f"Counted in 1 2 1 2 1 3 with V = 4, the perplexity of "

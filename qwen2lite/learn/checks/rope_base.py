@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from qwen2lite.learn.contract import Mistake, call, describe, told_by
+from qwen2lite.learn.contract import Mistake, call, describe, require_number, told_by
 from qwen2lite.learn.mutants.rope_base import MUTANTS
 
 Part = Callable[..., Any]
@@ -40,8 +40,7 @@ def check_smallest_base(smallest_base: Part) -> Iterator[str]:
         ((64, 10_000.0, 4096, 4096), 10_000.0, "the same length asks for the same base"),
     ):
         got = call(smallest_base, *inputs)
-        if isinstance(got, bool) or not isinstance(got, int | float):
-            raise Mistake(f"smallest_base returned {describe(got)}; a number was wanted.")
+        require_number(got, "smallest_base")
         if not math.isclose(got, want, rel_tol=2e-3):
             raise Mistake(
                 f"smallest_base{inputs} is {got:,.0f}; {want:,.0f} was wanted.",
@@ -81,8 +80,7 @@ def check_mended_base(mended_base: Part) -> Iterator[str]:
         ({"rope_theta": 2e6, "rope_parameters": None}, 2e6, "an empty new place changes nothing"),
     ):
         got = call(mended_base, dict(config))
-        if isinstance(got, bool) or not isinstance(got, int | float):
-            raise Mistake(f"mended_base returned {describe(got)}; a number was wanted.")
+        require_number(got, "mended_base")
         if got != want:
             raise Mistake(
                 f"For {config} the base is {want:,.0f}, and yours is {got:,.0f}.",

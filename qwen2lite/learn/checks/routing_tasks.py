@@ -16,6 +16,7 @@ from qwen2lite.learn.contract import (
     describe,
     numbers,
     random_normal,
+    require_number,
     require_tensor,
     same,
     told_by,
@@ -30,13 +31,11 @@ def check_teams(teams: Part) -> Iterator[str]:
     """Few enough to write down first, then Qwen2's."""
     for experts, chosen in ((5, 2), (5, 1), (8, 2), (64, 8)):
         got, want = call(teams, experts, chosen), math.comb(experts, chosen)
-        if isinstance(got, bool) or not isinstance(got, int):
-            raise Mistake(f"teams returned {describe(got)}; a whole number was wanted.")
+        require_number(got, "teams", whole=True)
         if got != want:
-            known = (m for m in MUTANTS["teams"] if m(experts, chosen) == got)
             raise Mistake(
                 f"teams({experts}, {chosen}) is {got:,}, and there are {want:,}.",
-                next(map(told_by, known), ""),
+                usual_reason(MUTANTS["teams"], got, experts, chosen),
             )
         yield f"{chosen} of {experts} experts: {want:,}"
 

@@ -13,6 +13,7 @@ from qwen2lite.learn.contract import (
     describe,
     numbers,
     random_normal,
+    require_number,
     require_tensor,
     same,
     told_by,
@@ -33,8 +34,7 @@ def check_bytes_per_gpu(bytes_per_gpu: Part) -> Iterator[str]:
         (494_032_768, 8, True, 988_065_536, "the 0.5B on eight: 1 GB each"),
     ):
         got = call(bytes_per_gpu, parameters, gpus, sharded)
-        if isinstance(got, bool) or not isinstance(got, int | float):
-            raise Mistake(f"bytes_per_gpu returned {describe(got)}; a number was wanted.")
+        require_number(got, "bytes_per_gpu")
         if not math.isclose(got, want):
             wrong = f"bytes_per_gpu({parameters:,}, {gpus}, {sharded}) is {got:,}; {want:,} were"
             raise Mistake(f"{wrong} wanted.", _reason("bytes_per_gpu", bytes_per_gpu, _BYTES))

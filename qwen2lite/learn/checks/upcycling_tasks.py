@@ -16,9 +16,11 @@ from qwen2lite.learn.contract import (
     describe,
     numbers,
     random_normal,
+    require_number,
     require_tensor,
     same,
     told_by,
+    usual_reason,
 )
 from qwen2lite.learn.mutants import upcycling_tasks as mutants
 from qwen2lite.learn.mutants.upcycling_tasks import MUTANTS
@@ -37,14 +39,12 @@ def check_copies_needed(copies_needed: Part) -> Iterator[str]:
     ):
         dense_width, width, experts = question
         got, want = call(copies_needed, *question), math.ceil(experts * width / dense_width)
-        if isinstance(got, bool) or not isinstance(got, int):
-            raise Mistake(f"copies_needed returned {describe(got)}; a whole number was wanted.")
+        require_number(got, "copies_needed", whole=True)
         if got != want:
-            known = (m for m in MUTANTS["copies_needed"] if m(*question) == got)
             raise Mistake(
                 f"{experts} experts of {width:,} columns need {experts * width:,}, and a copy has "
                 f"{dense_width:,}: {want} copies, and yours are {got}.",
-                next(map(told_by, known), ""),
+                usual_reason(MUTANTS["copies_needed"], got, *question),
             )
         yield what
 

@@ -9,8 +9,8 @@ import torch
 from qwen2lite.learn.contract import (
     Mistake,
     call,
-    describe,
     numbers,
+    require_number,
     require_tensor,
     same,
     told_by,
@@ -30,8 +30,7 @@ def check_score_growth(score_growth: Part) -> Iterator[str]:
         (0.5, 1.0, "and nothing shrinks below it"),
     ):
         got = call(score_growth, factor)
-        if isinstance(got, bool) or not isinstance(got, int | float):
-            raise Mistake(f"score_growth returned {describe(got)}; a number was wanted.")
+        require_number(got, "score_growth")
         if not math.isclose(got, want, rel_tol=1e-5):
             wrong = (m for m in MUTANTS["score_growth"] if math.isclose(m(factor), got))
             raise Mistake(
