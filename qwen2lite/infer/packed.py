@@ -11,8 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from qwen2lite.infer.products import NarrowLinear, TileLinear, fastest_linear
+from qwen2lite.infer.quantized_products import Int4Linear, Int8Linear
 from qwen2lite.model.attention import GroupedQueryAttention
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.loading import WithoutInitialising
@@ -20,7 +22,7 @@ from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.norm import RMSNorm
 from qwen2lite.model.qwen2 import Qwen2
 
-Linear = type[TileLinear] | type[NarrowLinear]
+Linear = type[TileLinear] | type[NarrowLinear] | type[Int8Linear] | type[Int4Linear]
 
 
 def pack(model: Qwen2) -> Qwen2:
@@ -34,7 +36,7 @@ def pack(model: Qwen2) -> Qwen2:
         ValueError: a weight that float16 can't hold, where float16 is the faster.
     """
     narrow = model.dtype in (torch.bfloat16, torch.float16)
-    if not (narrow and packs_on(model.device) and all(map(_is_plain, model.model.layers))):
+    if not (narrow and packs_on(model.device) and is_plain(model)):
         return model
     return PackedQwen2(model, fastest_linear(model.dtype))
 
@@ -42,6 +44,11 @@ def pack(model: Qwen2) -> Qwen2:
 def packs_on(device: torch.device) -> bool:
     """Whether packed models run there: on the CPU, where PyTorch has FBGEMM (x86)."""
     return device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def is_plain(model: Qwen2) -> bool:
+    """Whether all layers are the package's own dense ones, which is what can be packed."""
+    return all(map(_is_plain, model.model.layers))
 
 
 def _is_plain(layer: nn.Module) -> bool:
@@ -131,8 +138,8 @@ class PackedQwen2(Qwen2):
     """A `Qwen2` for generating on the CPU, made by `pack`.
 
     The stream is float32. With `TileLinear` the cache is too (24 KiB a token for the 0.5B), and the
-    logits are those of the narrow weights computed in float32. With `NarrowLinear` what products give
-    and what is cached has the weights' format.
+    logits are those of the narrow weights computed in float32. With the others what products give and
+    what is cached is as narrow as `out_dtype` says.
 
     Args:
         model: to be packed.
@@ -148,7 +155,8 @@ class PackedQwen2(Qwen2):
         # PyTorch packs on one core, and no layer needs another.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             output = pool.submit(linear, model.output_weight_VD)
-            list(pool.map(partial(_pack_layer, linear), decoder.layers, source.layers))
+            packing = pool.map(partial(_pack_layer, linear), decoder.layers, source.layers)
+            list(tqdm(packing, "packing", len(source.layers), delay=2, leave=False))
         self.lm_head: Any = output.result()
         self.eval()
 

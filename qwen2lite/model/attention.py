@@ -68,6 +68,11 @@ def fused_attend(
     Arguments and result are those of `attend`.
     """
     queries, keys = q_BNTH.shape[2], k_BKSH.shape[2]
+    if queries == 1 and (mask is None or mask.ndim < 3 or mask.shape[-3] == 1):
+        # The heads of a group ask the same keys: as rows of one head they read them once.
+        q_BKGH = q_BNTH.reshape(*k_BKSH.shape[:2], -1, q_BNTH.shape[-1])
+        mixed_BKGH = F.scaled_dot_product_attention(q_BKGH, k_BKSH, v_BKSH, attn_mask=mask)
+        return mixed_BKGH.reshape_as(q_BNTH)
     whole_sequence = mask is None and queries == keys
     if mask is None and 1 < queries < keys:
         mask = causal_mask(queries, keys, q_BNTH.device)

@@ -117,12 +117,15 @@ def test_any_split_into_prefill_and_decode_gives_the_same_logits(cuts):
     assert (torch.cat(pieces, dim=1) - whole).abs().max() <= 1e-11
 
 
-def test_the_formula_and_the_fused_kernel_agree_with_and_without_a_mask():
+@pytest.mark.parametrize("queries", [5, 1])
+def test_the_formula_and_the_fused_kernel_agree_with_and_without_a_mask(queries):
     torch.manual_seed(0)
-    q_BNTH, k_BKSH, v_BKSH = (torch.randn(2, n, t, 10) for n, t in ((6, 5), (3, 8), (3, 8)))
-    for mask in (None, causal_mask(5, 8), torch.rand(2, 1, 5, 8) < 0.9):
+    q_BNTH = torch.randn(2, 6, queries, 10)
+    k_BKSH, v_BKSH = torch.randn(2, 2, 3, 8, 10)
+    shapes = ((queries, 8), (2, 1, queries, 8), (2, 6, queries, 8))
+    for mask in (None, causal_mask(queries, 8), *(torch.rand(shape) < 0.7 for shape in shapes)):
         if mask is not None:
-            mask = mask | torch.eye(5, 8, dtype=torch.bool)  # no row without a key
+            mask = mask | torch.eye(queries, 8, dtype=torch.bool)  # no row without a key
         got = fused_attend(q_BNTH, k_BKSH, v_BKSH, mask)
         assert (attend(q_BNTH, k_BKSH, v_BKSH, mask) - got).abs().max() <= 1e-6
 
