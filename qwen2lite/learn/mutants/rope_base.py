@@ -90,14 +90,13 @@ def only_the_old_place(config: dict[str, Any]) -> float:
 
 def only_the_new_place(config: dict[str, Any]) -> float:
     """The base is looked for where newer files have it. Qwen2's own config.json has "rope_theta" at the
-    top (vllm-ascend #8481): ask there too."""
+    top: ask there too (SGLang's Qwen3 stopped asking for a time, #22739)."""
     return float((config.get("rope_parameters") or {}).get("rope_theta", 10_000.0))
 
 
 def a_million_by_default(config: dict[str, Any]) -> float:
     """Where a file has no base, 1,000,000 is taken, since Qwen2 has it. Older files leave it out and
-    mean 10,000; a default of a million made one model's base a hundred times too large
-    (DeepSpeed #8345)."""
+    mean 10,000; a default of a million makes such a model's base a hundred times too large."""
     newer = config.get("rope_parameters") or {}
     return float(newer.get("rope_theta", config.get("rope_theta", 1_000_000.0)))
 

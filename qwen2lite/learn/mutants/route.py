@@ -20,8 +20,8 @@ def softmax_of_the_kept(
     """The kept weights come to 1, although norm_topk_prob is off. Either the best scores were
     picked first and the softmax ran over them alone, or the weights were divided by their sum
     without asking: both give the same numbers. Qwen2's router was trained with a softmax over all
-    experts, of which the best are kept as they are (a converter to Megatron had it so, QwenLM/Qwen3
-    #687; a model drifts off after a few words, mlxcel #391)."""
+    experts, of which the best are kept as they are (Megatron had it the other way, and a converted
+    Qwen was lost, QwenLM/Qwen3 #687; an OLMoE drifts off after a few words, mlxcel #391)."""
     scores, chosen = logits_XE.topk(num_experts_per_tok, dim=-1)
     return scores.softmax(-1, dtype=torch.float32), chosen
 

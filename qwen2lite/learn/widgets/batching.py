@@ -93,7 +93,7 @@ def draw_masks(padding: tuple[int, ...], columns: int) -> None:
         panel.imshow(seen_TS.numpy(), cmap="Blues", vmin=0, vmax=1.3)
         if padding[number]:
             panel.axvspan(-0.5, padding[number] - 0.5, fill=False, hatch="//", ec="0.6", lw=0)
-        panel.set_title(f"{padding[number]} of padding", fontsize=10)
+        panel.set_title(f"row {number}: padding {padding[number]}", fontsize=10)
         panel.set_xticks(range(columns))
         panel.set_yticks(range(columns))
         panel.set_xlabel("key: column looked at")

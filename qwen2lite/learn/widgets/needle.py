@@ -25,22 +25,24 @@ def draw_grids(
         trained: trained length; a line stands behind the columns up to it.
         title: what is to be seen; "" names the best way at the last length.
     """
+    size = (1.8 + 1.75 * len(grids), 3.2)
     figure, panels = plt.subplots(
-        1, len(grids), figsize=(2 + 2.2 * len(grids), 3.4), squeeze=False, layout="constrained"
+        1, len(grids), figsize=size, squeeze=False, sharey=True, layout="constrained"
     )
     for panel, (name, grid) in zip(panels[0], grids.items(), strict=True):
         shares = torch.tensor(grid).T
-        picture = panel.imshow(shares.numpy(), vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+        picture = panel.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
         for row, column in torch.cartesian_prod(*map(torch.arange, shares.shape)).tolist():
             share = float(shares[row, column])
-            panel.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=7)
-        panel.axvline(sum(length <= trained for length in lengths) - 0.5, color="black", lw=1.5)
+            ink = "white" if share > 0.6 else "black"
+            panel.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=8, color=ink)
+        panel.axvline(sum(length <= trained for length in lengths) - 0.5, color="C3", lw=2)
         panel.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], fontsize=8)
         panel.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths], fontsize=8)
         panel.set_title(f"{name}\nat {lengths[-1]:,}: {shares[:, -1].mean():.0%}", fontsize=9)
     panels[0][0].set_ylabel("depth of the needle")
     figure.supxlabel("tokens of the text", fontsize=9)
-    figure.colorbar(picture, ax=panels[0], label="needles found")
+    figure.colorbar(picture, ax=panels[0], label="share of needles found")
     best = max(grids, key=lambda name: sum(grids[name][-1]))
     figure.suptitle(title or f"At {lengths[-1]:,} tokens, {best} finds most")
     plt.show()

@@ -30,13 +30,12 @@ def draw_loads(
         order = loads[-1].argsort(descending=True)
         top = min(1.0, 4 * float(runs[name][0].sum(-1).mean()) / len(order))
         extent = (WINDOW, len(runs[name]), len(order) - 0.5, -0.5)
-        picture = panel.imshow(
-            loads[:, order].T.numpy(), cmap="Blues", vmin=0, vmax=top, aspect="auto", extent=extent
-        )
+        look = {"cmap": "Blues", "vmin": 0, "vmax": top, "interpolation": "nearest"}
+        picture = panel.imshow(loads[:, order].T.numpy(), aspect="auto", extent=extent, **look)
         share = busiest_share(runs[name][:, layer])[-1]
         panel.set_title(f"{name}\nbusiest quarter: {share:.0%} at the end", fontsize=9)
         panel.set_xlabel("step")
-    panels[0, 0].set_ylabel(f"experts of layer {layer}, the busiest on top")
+    panels[0, 0].set_ylabel(f"experts of layer {layer}\n(busiest at the end on top)")
     figure.colorbar(picture, ax=panels[0], label="share of the tokens", extend="max")
     if title:
         figure.suptitle(title, fontsize=11)
@@ -57,7 +56,7 @@ def draw_shares(runs: Mapping[str, torch.Tensor], layer: int, title: str) -> Non
         plt.plot(range(WINDOW, len(loads) + 1), shares, label=name)
     plt.axhline(0.25, color="gray", ls=":", label="all alike")
     plt.xlabel(f"step (each point: the {WINDOW} steps before it)")
-    plt.ylabel("share of the busiest quarter")
+    plt.ylabel("busiest quarter's share of the tokens")
     plt.ylim(0, 1)
     plt.title(title, fontsize=11)
     plt.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
