@@ -27,7 +27,7 @@ def generate_ids(
         model: a loaded model.
         prompt_ids: the text so far, at least one token.
         max_new_tokens: stop after this many, or earlier where the context is full.
-        sampler: chooses from logits_BV; None is greedy.
+        sampler: chooses from logits_BV and the ids so far, on the model's device; None is greedy.
         eos_ids: stop tokens; the one that ends the text is not yielded.
 
     Raises:
@@ -43,12 +43,12 @@ def generate_ids(
         )
     sampler = sampler or Sampling().sampler()
     cache = model.new_cache(min(length + max_new_tokens, limit))
-    history_BS = torch.tensor([list(prompt_ids)])
+    history_BS = torch.tensor([list(prompt_ids)], device=model.device)
     unread_BT = history_BS
     while history_BS.shape[1] < cache.max_length:
         with fastest_products(model.device, model.dtype, rows=unread_BT.shape[1]):
-            logits_BV = model(unread_BT.to(model.device), cache, last_only=True)[:, -1]
-        unread_BT = sampler(logits_BV.cpu(), history_BS)[:, None]
+            logits_BV = model(unread_BT, cache, last_only=True)[:, -1]
+        unread_BT = sampler(logits_BV, history_BS)[:, None]
         token = int(unread_BT)
         if token in eos_ids:
             return
