@@ -7,7 +7,6 @@ for its pages too. Peak memory is what the process grew by, as a multiple of the
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,9 +17,10 @@ from pathlib import Path
 import measure
 import torch
 
-from qwen2lite import Qwen2, Qwen2Tokenizer
-from qwen2lite.weights.export import export
-from qwen2lite.weights.sources import cached_path, resolve
+from qwen2lite import Qwen2
+from qwen2lite.commands.peers import as_folder
+from qwen2lite.infer.clock import peak_bytes
+from qwen2lite.weights.sources import resolve
 
 MODEL = "qwen2.5-coder-0.5b-instruct-gguf"
 MARKS = "marks: folder below 1.3 × the weights, GGUF below 2.5 ×"
@@ -34,21 +34,12 @@ def main() -> None:
         loader, path = arguments.child
         print(json.dumps(measured(LOADERS[loader], Path(path))))
         return
-    rows = []
-    for work, path in (("load bf16", as_folder()), ("load GGUF as bf16", resolve(MODEL))):
+    rows, file = [], resolve(MODEL)
+    for work, path in (("load bf16", Path(as_folder(file))), ("load GGUF as bf16", file)):
         rows += compare(work, path, arguments.repeats)
     measure.show(rows, arguments.json)
     if not arguments.json:
         print(MARKS)
-
-
-def as_folder() -> Path:
-    """The model as bfloat16 safetensors, written once beside its GGUF file."""
-    folder = cached_path(MODEL).with_name(f"{MODEL}-as-bf16")
-    if not (folder / "config.json").is_file():
-        model = Qwen2.from_pretrained(MODEL, dtype=torch.bfloat16, device="cpu")
-        export(model, folder, Qwen2Tokenizer.from_pretrained(MODEL))
-    return folder
 
 
 def compare(work: str, path: Path, repeats: int) -> list[measure.Row]:
@@ -88,11 +79,6 @@ def measured(make: Callable[[Path], Callable[[], torch.nn.Module]], path: Path) 
         weight.view(torch.int16).max()
     seconds = time.perf_counter() - start
     return [seconds, (peak_bytes() - before) / sum(weight.nbytes for weight in weights)]
-
-
-def peak_bytes() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def ours(path: Path) -> Callable[[], torch.nn.Module]:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from qwen2lite.commands import talk, train
+from qwen2lite.commands import bench, talk, train
 
 PROGRAM = "python -m qwen2lite"
 
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
     talk.add(commands)
     train.add(commands)
+    bench.add(commands)
 
     encode = commands.add_parser("encode", help="show the tokens of a text")
     encode.add_argument("text", help="any text")

@@ -23,7 +23,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(
-    "command", ["fetch", "chat", "generate", "train", "plan", "encode", "doctor", "lab"]
+    "command", ["fetch", "chat", "generate", "train", "plan", "encode", "doctor", "lab", "bench"]
 )
 def test_every_command_has_help(command):
     result = run(command, "--help")

@@ -33,9 +33,10 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--dtype",
         default="auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        help="number format of the weights (default: auto, bfloat16 where it is fast)",
+        help="number format of the weights: float32, bfloat16, float16, or int8 and int4 on a CPU "
+        "(default: auto, bfloat16 where it is fast)",
     )
+    add("--compile", action="store_true", help="compile first: a minute, then faster on a GPU")
 
 
 def _add_sampling_flags(parser: argparse.ArgumentParser, **defaults: float) -> None:
@@ -107,11 +108,9 @@ class Session:
     """A loaded model with its settings: says them first, and speed and memory after each answer."""
 
     def __init__(self, flags: argparse.Namespace):
-        import torch
 
-        from qwen2lite import Qwen2, Qwen2Tokenizer, Sampling
-        from qwen2lite.infer.packed import pack, packs_on
-        from qwen2lite.model.device import pick_device
+        from qwen2lite import Qwen2Tokenizer, Sampling
+        from qwen2lite.infer.load import form, load
 
         source = source_of(flags)
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "seed")
@@ -120,18 +119,13 @@ class Session:
         if self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
         start = time.perf_counter()
-        device = pick_device(flags.device)
-        # Packed, bfloat16 is faster than float32 even where the processor can't compute in it.
-        auto = torch.bfloat16 if packs_on(device) and not flags.mine else None
-        dtype = auto if flags.dtype == "auto" else getattr(torch, flags.dtype)
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
         self.parts = _kept_parts() if flags.mine else None
-        model = Qwen2.from_pretrained(source, dtype=dtype, device=device, parts=self.parts)
-        self.weight_bytes = sum(p.nbytes for p in model.parameters())
-        self.model = model if flags.mine else pack(model)
+        self.model = load(source, flags.dtype, flags.device, flags.compile, self.parts)
+        numbers = (*self.model.parameters(), *self.model.buffers())
+        self.weight_bytes = sum(number.nbytes for number in numbers)
         print(
-            f"model {source} · {model.device} · {str(model.dtype).removeprefix('torch.')}"
-            f"{'' if self.model is model else ', packed'} · "
+            f"model {source} · {self.model.device} · {form(self.model)} · "
             f"loaded in {time.perf_counter() - start:.1f} s\n{self.sampling} · "
             f"max_new_tokens={self.max_new_tokens}\n"
         )

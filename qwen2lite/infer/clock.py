@@ -25,11 +25,17 @@ class Clock:
         return f"{wait}, then {(tokens - 1) / (self.last - self.first):.1f} tokens/s"
 
 
-def peak_memory() -> str:
-    """Peak memory of this process as the end of a sentence, where the system keeps count of it."""
+def peak_bytes() -> int:
+    """The most memory this process has had, in bytes; 0 where the system keeps no count of it."""
     try:
         import resource
     except ImportError:  # Windows
-        return ""
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f", process peak {peak * (1 if sys.platform == 'darwin' else 1024) / 1e6:,.0f} MB"
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_memory() -> str:
+    """Peak memory of this process as the end of a sentence, where the system keeps count of it."""
+    peak = peak_bytes()
+    return f", process peak {peak / 1e6:,.0f} MB" if peak else ""

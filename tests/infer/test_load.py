@@ -1,0 +1,42 @@
+"""Names of number formats, and what they load."""
+
+import pytest
+import torch
+
+from qwen2lite import Parts
+from qwen2lite.infer.compile import CompiledQwen2
+from qwen2lite.infer.load import form, load
+from qwen2lite.learn.work import REPOSITORY
+from qwen2lite.model.mlp import SwiGLU
+
+TINY = REPOSITORY / "data" / "qwen2-tiny"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN2LITE_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8", "int4"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_format_is_what_is_loaded(kind, compiled):
+    model = load(TINY, kind, "cpu", compiled)
+    assert form(model) == kind + ", compiled" * compiled
+    assert isinstance(model, CompiledQwen2) == compiled
+
+
+class OwnMLP(SwiGLU):
+    """As a learner writes one."""
+
+
+def test_own_parts_run_as_they_were_written():
+    model = load(TINY, "bfloat16", "cpu", parts=Parts(mlp=OwnMLP))
+    assert isinstance(model.model.layers[0].mlp, OwnMLP)
+    assert model.dtype == torch.bfloat16
+
+
+def test_what_does_not_go_together_says_so():
+    with pytest.raises(ValueError, match=r"weights come as auto, .*, int4, not as 'int3'"):
+        load(TINY, "int3")
+    with pytest.raises(ValueError, match="int4 weights run on a CPU .* not with your own parts"):
+        load(TINY, "int4", "cpu", parts=Parts())
