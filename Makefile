@@ -35,6 +35,7 @@ bench: .venv/bench
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/generate.py
+	$(BIN)/python benchmarks/first_token.py
 	$(BIN)/python benchmarks/bpe.py
 	$(BIN)/python benchmarks/dedup.py
 	$(BIN)/python benchmarks/train.py

@@ -1,41 +1,47 @@
-"""Decoding and prefill of the real 0.5B in bfloat16, beside transformers in the same run.
+"""Reading and writing with the real 0.5B on a CPU, beside transformers and llama.cpp in one run.
 
-Both sides hold the same weights: transformers' model gets the tensors that ours loaded, and ours are
-packed for the CPU as `chat` packs them. `decode` is the time from the first token to the last, after a
+Ours and transformers hold the same bfloat16 weights; llama.cpp reads the .gguf file they came from, and
+forms of it that it quantises itself. `decode` is the time from the first token to the last after a
 prompt of 32 tokens; `batch 8 decode` takes eight prompts of 25 to 32 tokens, padded on the left, and
-counts the tokens of all rows; `prefill` scores only the last position.
+counts the tokens of all rows; `prefill` scores only the last position. Without llama-cpp-python its
+rows are left out, and that is said.
 """
 
-import time
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import measure
 import torch
 import transformers
 
 from qwen2lite import Qwen2
+from qwen2lite.commands.peers import LlamaCpp, Ours, Side, Ticks, Transformers
 from qwen2lite.infer.batch import generate_batch
 from qwen2lite.infer.cpu import fastest_products
-from qwen2lite.infer.generate import generate_ids
-from qwen2lite.infer.packed import pack
+from qwen2lite.infer.load import load
 from qwen2lite.infer.padding import left_pad
-from qwen2lite.weights.sources import default_model
+from qwen2lite.weights.sources import resolve
 
+MODEL = "qwen2.5-coder-0.5b-instruct-gguf"
 THREADS, PROMPT, TOKENS = 2, 32, 32
 
 
 def main() -> None:
     flags = measure.parser(__doc__).parse_args()
     torch.set_num_threads(THREADS)
-    model = Qwen2.from_pretrained(default_model(), dtype=torch.bfloat16, device="cpu")
-    peer = same_weights(model)
+    plain = Qwen2.from_pretrained(MODEL, dtype=torch.bfloat16, device="cpu")
+    peer = same_weights(plain)
     ids = torch.randint(0, 100_000, (512,), generator=torch.Generator().manual_seed(0)).tolist()
-    ours = pack(model)
-    rows = [
-        *decode_rows(flags.repeats, ours, model, peer, ids[:PROMPT]),
-        batch_row(flags.repeats, ours, peer, ids),
-        prefill_row(flags.repeats, ours, peer, ids),
-    ]
+    ours = {kind: Ours(load(MODEL, kind, "cpu")) for kind in ("bfloat16", "int8", "int4")}
+    ours["int4 compiled"] = Ours(load(MODEL, "int4", "cpu", compiled=True))
+    with tempfile.TemporaryDirectory() as folder:
+        others = llama_cpp(Path(folder))
+        rows = [
+            *decode_rows(flags.repeats, ours, plain, peer, others, ids[:PROMPT]),
+            batch_row(flags.repeats, ours["bfloat16"].model, peer, ids),
+            *prefill_rows(flags.repeats, ours, {"transformers": Transformers(peer)} | others, ids),
+        ]
     measure.show(rows, flags.json)
 
 
@@ -50,57 +56,68 @@ def same_weights(model: Qwen2) -> transformers.Qwen2ForCausalLM:
     return peer.eval()
 
 
+def llama_cpp(folder: Path) -> dict[str, Side]:
+    """The file as it is, and re-quantised by llama.cpp; nothing where it isn't installed."""
+    try:
+        import llama_cpp
+    except ImportError:
+        print("llama.cpp isn't measured: pip install llama-cpp-python")
+        return {}
+    file = resolve(MODEL)
+    sides = {"llama.cpp Q4_K_M": LlamaCpp(file, THREADS)}
+    for name in ("Q8_0", "Q4_0"):
+        params = llama_cpp.llama_model_quantize_default_params()
+        params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}")
+        params.allow_requantize = True
+        out = folder / f"{name}.gguf"
+        llama_cpp.llama_model_quantize(str(file).encode(), str(out).encode(), params)
+        sides[f"llama.cpp {name}"] = LlamaCpp(out, THREADS)
+    return sides
+
+
 def decode_rows(
-    repeats: int, ours: Qwen2, plain: Qwen2, peer: transformers.PreTrainedModel, prompt: list[int]
+    repeats: int,
+    ours: dict[str, Ours],
+    plain: Qwen2,
+    peer: transformers.PreTrainedModel,
+    others: dict[str, Side],
+    prompt: list[int],
 ) -> Iterator[measure.Row]:
-    def theirs() -> float:
-        limits = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
-        peer.generate(
-            torch.tensor([prompt]), do_sample=False, pad_token_id=0, streamer=ticks, **limits
-        )
-        return ticks.rate()
+    theirs = Transformers(peer)
 
     def under_our_flags() -> float:
         with fastest_products(plain.device, plain.dtype, rows=1):
-            return theirs()
+            return rate(theirs.write(prompt, TOKENS))
 
-    ticks = Ticks()
-    sides = {
-        "ours": lambda: ticks.watch(generate_ids(ours, prompt, TOKENS)),
-        "transformers generate": theirs,
-        "transformers, our flags": under_our_flags,
-        "our model, not packed": lambda: ticks.watch(generate_ids(plain, prompt, TOKENS)),
-    }
-    rates = measure.medians(repeats, *sides.values())
-    works = ("decode bf16", "decode bf16, peer under our flags", "decode bf16, beside unpacked")
-    for work, peer_name, rate in zip(works, list(sides)[1:], rates[1:], strict=True):
-        yield measure.Row(work, rates[0], rate, peer_name, "tokens/s", rates[0] / rate)
+    def writing(side: Side) -> Callable[[], float]:
+        return lambda: rate(side.write(prompt, TOKENS))
+
+    sides = {name: writing(side) for name, side in {**ours, **others}.items()}
+    sides["transformers"] = writing(theirs)
+    sides["transformers, our flags"] = under_our_flags
+    sides["ours, not packed"] = writing(Ours(plain))
+    rates = dict(zip(sides, measure.medians(repeats, *sides.values()), strict=True))
+    pairs = [
+        ("bfloat16", "transformers"),
+        ("bfloat16", "transformers, our flags"),
+        ("bfloat16", "ours, not packed"),
+        ("int8", "bfloat16"),
+        ("int8", "llama.cpp Q8_0"),
+        ("int4", "bfloat16"),
+        *((kind, f"llama.cpp {name}") for kind in ("int4", "int4 compiled")
+          for name in ("Q4_K_M", "Q4_0")),
+    ]  # fmt: skip
+    for kind, other in pairs:
+        if other in rates:
+            figures = (rates[kind], rates[other], f"ours, {other}" if other in ours else other)
+            ratio = rates[kind] / rates[other]
+            yield measure.Row(f"decode {kind}", *figures, "tokens/s", ratio)
 
 
-class Ticks:
-    """Tokens a second from the first token to the last; also a streamer of transformers'."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def put(self, value: object) -> None:
-        """transformers calls this with the prompt, and then with each token."""
-        self.times.append(time.perf_counter())
-
-    def end(self) -> None:
-        """transformers calls this last."""
-
-    def watch(self, tokens: Iterator[int]) -> float:
-        self.put("the prompt")
-        for token in tokens:
-            self.put(token)
-        return self.rate()
-
-    def rate(self) -> float:
-        first, *_, last = self.times[1:]
-        count, self.times = len(self.times) - 1, []
-        assert count == TOKENS, f"{count} tokens came, not {TOKENS}"
-        return (count - 1) / (last - first)
+def rate(times: list[float]) -> float:
+    """Tokens a second from the first to the last."""
+    assert len(times) == TOKENS, f"{len(times)} tokens came, not {TOKENS}"
+    return (TOKENS - 1) / (times[-1] - times[0])
 
 
 def batch_row(
@@ -109,47 +126,39 @@ def batch_row(
     prompts = [ids[PROMPT * n : PROMPT * (n + 1) - n] for n in range(8)]
     ids_BT, padding_B = left_pad(prompts)
     attended = (torch.arange(PROMPT) >= padding_B[:, None]).long()
-    ticks = Ticks()
+    limits = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "pad_token_id": 0}
+
+    def timed(module: torch.nn.Module, write: Callable[[], object]) -> float:
+        ticks = Ticks()
+        scored = module.register_forward_hook(lambda *_: ticks.put("a token of each row"))
+        write()
+        scored.remove()
+        return 8 * rate(ticks.times)
 
     def ours() -> float:
-        scored = model.register_forward_hook(lambda *_: ticks.put("a token of each row"))
-        ticks.put("the prompts")
-        generate_batch(model, prompts, TOKENS, rows=8)
-        scored.remove()
-        return ticks.rate()
+        return timed(model, lambda: generate_batch(model, prompts, TOKENS, rows=8))
 
     def theirs() -> float:
-        scored = peer.register_forward_hook(lambda *_: ticks.put("a token of each row"))
-        ticks.put("the prompts")
-        limits = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
-        peer.generate(ids_BT, attention_mask=attended, do_sample=False, pad_token_id=0, **limits)
-        scored.remove()
-        return ticks.rate()
+        settings = {"attention_mask": attended, "do_sample": False, **limits}
+        return timed(peer, lambda: peer.generate(ids_BT, **settings))
 
-    rate, their_rate = (8 * steps for steps in measure.medians(repeats, ours, theirs))
-    return measure.Row(
-        "batch 8 decode bf16", rate, their_rate, "transformers", "tokens/s", rate / their_rate
-    )
+    our_rate, their_rate = measure.medians(repeats, ours, theirs)
+    figures = (our_rate, their_rate, "transformers", "tokens/s", our_rate / their_rate)
+    return measure.Row("batch 8 decode bfloat16", *figures)
 
 
-def prefill_row(
-    repeats: int, model: Qwen2, peer: transformers.PreTrainedModel, ids: list[int]
-) -> measure.Row:
-    ids_BT = torch.tensor([ids])
-
-    @torch.inference_mode()
-    def ours() -> None:
-        model(ids_BT, model.new_cache(len(ids)), last_only=True)
-
-    @torch.inference_mode()
-    def theirs() -> None:
-        peer(ids_BT, use_cache=True, logits_to_keep=1)
-
-    seconds, their_seconds = measure.median_seconds(repeats, ours, theirs)
-    rate, their_rate = len(ids) / seconds, len(ids) / their_seconds
-    return measure.Row(
-        "prefill 512 bf16", rate, their_rate, "transformers", "tokens/s", rate / their_rate
-    )
+def prefill_rows(
+    repeats: int, ours: dict[str, Ours], others: dict[str, Side], ids: list[int]
+) -> Iterator[measure.Row]:
+    peers = {name: others[name] for name in ("transformers", "llama.cpp Q4_K_M") if name in others}
+    kinds = ("bfloat16", "int8", "int4")
+    sides = [*(ours[kind] for kind in kinds), *peers.values()]
+    seconds = measure.median_seconds(repeats, *(lambda side=side: side.read(ids) for side in sides))
+    rates = [len(ids) / taken for taken in seconds]
+    for kind, our_rate in zip(kinds, rates, strict=False):
+        for name, their_rate in zip(peers, rates[len(kinds) :], strict=True):
+            figures = (our_rate, their_rate, name, "tokens/s", our_rate / their_rate)
+            yield measure.Row(f"prefill {len(ids)} {kind}", *figures)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from qwen2lite.commands.peers import LlamaCpp, Ours, Side, Transformers
+from qwen2lite.infer.load import load
 
 PROMPT, READ, WRITTEN = 32, 512, 64
 """Tokens; fewer where the context is short."""
@@ -21,7 +22,7 @@ def loaded(job: dict[str, Any]) -> Side:
         return Transformers(source, kind, device)
     if job["program"] == "llama.cpp":
         return LlamaCpp(source, job["threads"])
-    return Ours(source, kind, device, job["compiled"])
+    return Ours(load(source, kind, device, job["compiled"]))
 
 
 def measure(job: dict[str, Any]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 
 from qwen2lite import Qwen2, Qwen2Tokenizer
 from qwen2lite.infer.clock import peak_bytes
+from qwen2lite.infer.generate import generate_ids
 from qwen2lite.weights.export import export
 from qwen2lite.weights.sources import cache_dir
 
@@ -32,18 +33,13 @@ class Ours:
     """This package.
 
     Args:
-        source: name, folder or .gguf file.
-        kind: float32, bfloat16, float16, int8 or int4.
-        device: where it runs; int8 and int4 on the CPU only.
-        compiled: whether decode steps are compiled.
+        model: from `infer.load`.
     """
 
     name = "qwen2lite"
 
-    def __init__(self, source: str | Path, kind: str, device: str, compiled: bool = False):
-        from qwen2lite.infer.load import load
-
-        self.model = load(source, kind, device, compiled)
+    def __init__(self, model: Qwen2):
+        self.model = model
 
     @torch.inference_mode()
     def read(self, ids: Sequence[int]) -> None:
@@ -53,8 +49,6 @@ class Ours:
 
     def write(self, ids: Sequence[int], count: int) -> list[float]:
         """See `Side`."""
-        from qwen2lite.infer.generate import generate_ids
-
         return [time.perf_counter() for _ in generate_ids(self.model, ids, count)]
 
     def memory(self) -> int:

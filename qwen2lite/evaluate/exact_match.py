@@ -26,7 +26,7 @@ def exact_match(
         questions: (prompt, answer); an answer that begins a word begins with a space.
 
     Raises:
-        ValueError: an answer without a token, or an empty prompt.
+        ValueError: an answer without a token, an empty prompt, or another model's tokenizer.
     """
     rows = [_encoded(tokenizer, prompt, answer) for prompt, answer in questions]
     right = [False] * len(rows)
@@ -36,6 +36,7 @@ def exact_match(
         for place, number in enumerate(batch):
             # Filled up on the right, where causal attention never looks from the left.
             ids_BT[place, : len(rows[number][0])] = torch.tensor(rows[number][0])
+        model.check_ids(ids_BT)
         x_BTD = model.model(ids_BT.to(model.device))
         for place, number in enumerate(batch):
             ids, start = rows[number]

@@ -25,13 +25,14 @@ def token_losses(model: Qwen2, ids: Sequence[int], length: int) -> torch.Tensor:
         losses of shape [windows, length - 1]; column t is the token with t + 1 before it.
 
     Raises:
-        ValueError: not one window.
+        ValueError: not one window, or ids outside the vocabulary.
     """
     windows = len(ids) // length
     if length < 2 or not windows:
         raise ValueError(f"{len(ids)} tokens give no window of {length}, which needs 2 or more")
     rows = torch.as_tensor([int(i) for i in ids[: windows * length]]).view(windows, length)
     losses = []
+    model.check_ids(rows)
     for row in rows:
         x_BTD = model.model(row[None].to(model.device))
         pieces = []

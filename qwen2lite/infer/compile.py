@@ -92,7 +92,7 @@ class CompiledQwen2(Qwen2):
         step = next(own, None) if ids_BT.shape[1] == 1 else None
         if step is None:
             return self.plain(ids_BT, cache, mask, last_only)
-        self._check_ids(ids_BT)
+        self.check_ids(ids_BT)
         return step(ids_BT, mask)
 
 

@@ -7,12 +7,11 @@
   takes 1.5 times as long), and many rows run through its matrix units.
 """
 
-import functools
-import time
-
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from qwen2lite.model.device import pick_dtype
 
 LARGEST_FLOAT16 = 65504.0
 
@@ -79,26 +78,11 @@ class NarrowLinear(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
 
-@functools.cache
 def fastest_linear(dtype: torch.dtype) -> type[TileLinear] | type[NarrowLinear]:
-    """The class that reads 512 tokens and then writes 64 faster here; tried once a process.
+    """The class that generates faster here: trying it out would cost half a second at each start.
 
     Args:
-        dtype: of the weights.
+        dtype: of the weights, bfloat16 or float16.
     """
-    # Larger than a core's caches, so that it comes from memory as in a model.
-    weight = torch.ones(16384, 1024, dtype=dtype)
-    seconds = {}
-    for kind in (TileLinear, NarrowLinear):
-        product = kind(weight)
-        reading, writing = (min(_seconds(product, n) for _ in range(4)) for n in (64, 1))
-        seconds[kind] = 8 * reading + 64 * writing
-    return min(seconds, key=seconds.__getitem__)
-
-
-@torch.inference_mode()
-def _seconds(product: nn.Module, rows: int) -> float:
-    x = torch.ones(1, rows, 1024)
-    start = time.perf_counter()
-    product(x)
-    return time.perf_counter() - start
+    multiplied_as_it_is = dtype == torch.bfloat16 == pick_dtype(torch.device("cpu"))
+    return NarrowLinear if multiplied_as_it_is else TileLinear

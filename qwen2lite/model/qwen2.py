@@ -207,7 +207,7 @@ class Qwen2(nn.Module):
         Raises:
             ValueError: ids of another shape, empty, or outside the vocabulary; a full cache.
         """
-        self._check_ids(ids_BT)
+        self.check_ids(ids_BT)
         x_BTD = self.model(ids_BT, cache, mask)
         scored = x_BTD[:, -1:] if last_only else x_BTD
         return self.score(scored)
@@ -216,7 +216,8 @@ class Qwen2(nn.Module):
         """Returns logits_BTV of normalised vectors: the output layer alone."""
         return F.linear(x_BTD, self.output_weight_VD)
 
-    def _check_ids(self, ids_BT: torch.Tensor) -> None:
+    def check_ids(self, ids_BT: torch.Tensor) -> None:
+        """Raises ValueError for ids of another shape, none, or some outside the vocabulary."""
         if ids_BT.ndim != 2 or not ids_BT.numel():
             raise ValueError(
                 f"token ids must have shape [batch, tokens] with at least one token, got "

@@ -76,7 +76,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     reader = readers.get(path.suffix, _from_json)
     try:
         return reader(path)
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{path} is no byte-level BPE tokenizer ({reason}); fetch it again"
@@ -113,7 +113,10 @@ def _from_gguf(path: Path) -> Vocabulary:
 
 def _assemble(vocab: dict[str, int], merges: list[Any], special: dict[str, int]) -> Vocabulary:
     """From the printable spelling of vocabulary files to bytes."""
-    byte_of = {character: byte for byte, character in printable_bytes().items()}
+    printable = {ord(character): chr(byte) for byte, character in printable_bytes().items()}
+    # Character by character 150,000 tokens take 0.2 s. What spells no byte becomes one that can't be
+    # encoded.
+    to_bytes = dict.fromkeys(range(256), "\ufffd") | printable
     regular = sorted((i, text) for text, i in vocab.items() if text not in special)
     if [i for i, _ in regular] != list(range(len(regular))):
         raise ValueError(f"the {len(regular)} regular tokens don't have the ids 0, 1, 2, …")
@@ -121,7 +124,8 @@ def _assemble(vocab: dict[str, int], merges: list[Any], special: dict[str, int])
     for merge in merges:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         pairs[vocab[left], vocab[right]] = vocab[left + right]
-    return Vocabulary([bytes(byte_of[c] for c in text) for _, text in regular], pairs, special)
+    tokens = [text.translate(to_bytes).encode("latin-1") for _, text in regular]
+    return Vocabulary(tokens, pairs, special)
 
 
 def _from_tiktoken(path: Path) -> Vocabulary:

@@ -84,6 +84,11 @@ def test_losses_are_those_of_each_window_alone(model):
         token_losses(model, ids, 51)
 
 
+def test_ids_of_another_vocabulary_are_named(model):
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        token_losses(model, [1, 2, model.config.vocab_size, 3], 4)
+
+
 def test_a_bigram_by_hand():
     # a b a b a c: after a came b twice and c once, two kinds; after b came a twice, one kind.
     ids = [0, 1, 0, 1, 0, 2]
