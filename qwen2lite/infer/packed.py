@@ -81,7 +81,8 @@ class PackedAttention(nn.Module):
         layer: int = 0,
     ) -> torch.Tensor:
         """Arguments and result are those of `GroupedQueryAttention`."""
-        heads = self.qkv_proj(x_BTD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        # A product may come column by column; a head's numbers are to lie side by side.
+        heads = self.qkv_proj(x_BTD).contiguous().unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         # Queries and keys turn together; the values lie behind them and don't turn.
         turned = self.apply_rope(heads[:, : -self.kv_heads], cos_TH, sin_TH).to(heads.dtype)
         q_BNTH, k_BKSH = turned[:, : -self.kv_heads], turned[:, -self.kv_heads :]

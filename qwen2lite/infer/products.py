@@ -4,7 +4,8 @@
   tiles, widens them on the way and computes in float32. Best where a processor knows no bfloat16.
 * `NarrowLinear`: the weights as they are. A processor with bfloat16 instructions reads them at
   memory's speed as long as one row is a *vector* (`torch.mv`; the same row as a matrix of one row
-  takes 1.5 times as long), and many rows run through its matrix units.
+  takes 1.5 times as long), and many rows run through its matrix units. A few rows are columns to the
+  right of the weight: eight of them take two thirds of the time that they take on its left.
 """
 
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 from qwen2lite.model.device import pick_dtype
 
 LARGEST_FLOAT16 = 65504.0
+FEW_ROWS = 256
+"""Up to so many rows the weight goes first in the product; measured on a Xeon with AMX."""
 
 
 class TileLinear(nn.Module):
@@ -67,15 +70,24 @@ class NarrowLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the outputs in the weights' format; x may be float32."""
-        narrow = x.to(self.out_dtype)
-        if x.numel() > x.shape[-1]:
-            return F.linear(narrow, self.weight, self.bias)
-        row = narrow.view(-1)
-        if self.bias is None:
-            out = torch.mv(self.weight, row)
+        rows = x.to(self.out_dtype).reshape(-1, x.shape[-1])
+        if len(rows) == 1:
+            out = self._of_a_row(rows[0])
+        elif len(rows) <= FEW_ROWS:
+            out = self._of_columns(rows.t()).t()
         else:
-            out = torch.addmv(self.bias, self.weight, row)
+            out = F.linear(rows, self.weight, self.bias)
         return out.view(*x.shape[:-1], -1)
+
+    def _of_a_row(self, row: torch.Tensor) -> torch.Tensor:
+        if self.bias is None:
+            return torch.mv(self.weight, row)
+        return torch.addmv(self.bias, self.weight, row)
+
+    def _of_columns(self, columns: torch.Tensor) -> torch.Tensor:
+        if self.bias is None:
+            return torch.mm(self.weight, columns)
+        return torch.addmm(self.bias[:, None], self.weight, columns)
 
 
 def fastest_linear(dtype: torch.dtype) -> type[TileLinear] | type[NarrowLinear]:
