@@ -71,7 +71,10 @@ def server(work: Path, aside: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}/doc/tree/{{}}?reset&token={token}"
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:  # seen on a busy machine, every notebook closed
+                process.kill()
 
 
 def _no_news(settings: Path) -> None:
@@ -167,3 +170,21 @@ class OpenNotebook:
             arg=[output.element_handle(), before],
         )
         return value
+
+    def watch_answers(self, chat: Locator) -> None:
+        """From now on the page itself notes each length that an unfinished answer of a chat has."""
+        chat.evaluate(
+            """chat => {
+                window.lengths = [];
+                new MutationObserver(() => {
+                    const text = [...chat.querySelectorAll('.qwen2lite-assistant .qwen2lite-text')]
+                        .at(-1)?.textContent;
+                    if (text?.endsWith('▍') && text.length > 1) window.lengths.push(text.length - 1);
+                }).observe(chat, {childList: true, subtree: true, characterData: true});
+            }"""
+        )
+
+    def lengths_seen(self, different: int) -> list[int]:
+        """Waits until an answer was seen in so many different lengths, and returns all of them."""
+        self.page.wait_for_function("count => new Set(window.lengths).size >= count", arg=different)
+        return self.page.evaluate("() => window.lengths")

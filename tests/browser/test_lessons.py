@@ -9,11 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from qwen2lite.learn.work import sync
-from tests.browser.lab import OpenNotebook, browser, server
+from tests.browser.lab import MINUTE, OpenNotebook, browser, server
 
 pytestmark = pytest.mark.browser
+expect.set_options(timeout=MINUTE)
 
 ROOT = Path(__file__).parents[2]
 SMOKE = {
@@ -76,3 +78,26 @@ def test_moving_a_slider_draws_another_picture(chrome, lab):
     before = explorer.locator("img").first.get_attribute("src")
     value = notebook.touch(explorer)
     assert value and explorer.locator("img").first.get_attribute("src") != before
+
+
+@pytest.mark.real
+def test_an_answer_of_the_chat_grows_stops_and_is_no_html(chrome, lab, real_tokenizer):
+    notebook = OpenNotebook(chrome, lab.format("notebooks/00_start_here.ipynb"))
+    notebook.run_all()
+    chat = notebook.outputs(".qwen2lite-chat")
+    field, status = chat.locator("input[type=text]"), chat.get_by_text("tokens read")
+    send, stop = (chat.get_by_role("button", name=name) for name in ("Send", "Stop"))
+    notebook.watch_answers(chat)
+    field.fill("Count from one to a hundred, in words.")
+    send.click()
+    lengths = notebook.lengths_seen(different=3)
+    assert lengths[0] < lengths[-1]
+    stop.click()
+    expect(status).to_contain_text("stopped")
+    expect(stop).to_be_disabled()
+    field.fill("What is <b>bold</b>?")
+    field.press("Enter")
+    said = chat.locator(".qwen2lite-user .qwen2lite-text").last
+    expect(said).to_have_text("What is <b>bold</b>?")
+    assert not notebook.strangers and not notebook.complaints
+    notebook.close()

@@ -1,1 +1,1 @@
-"""Explorers: pictures with sliders, a file a lesson. Each has its plain twin above it in the lesson."""
+"""Explorers, a file a lesson, and a chat. Each has its plain twin above it in the lesson."""
