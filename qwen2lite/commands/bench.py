@@ -123,12 +123,10 @@ def _measured(job: dict[str, Any]) -> dict[str, float] | None:
 def _row(
     job: dict[str, Any], found: dict[str, float], config: "Qwen2Config", limits: "Roofline"
 ) -> dict[str, Any]:
-    from qwen2lite.train.cost import flops_per_token, multiplied
+    from qwen2lite.train.cost import multiplied, prefill_flops
 
     length = int(found["prefill_tokens"])
-    # Reading is a third of training's arithmetic, and of the output layer only one position.
-    unscored = 2.0 * (length - 1) * config.vocab_size * config.hidden_size
-    flops = length * flops_per_token(config, length) / 3 - unscored
+    flops = prefill_flops(config, length)
     if job["kind"] == "gguf":
         read = float(Path(job["source"]).stat().st_size)
     else:

@@ -63,11 +63,13 @@ class Transformers:
         model: a loaded Qwen2ForCausalLM, or the folder to load it from.
         kind: bfloat16, float16 or float32.
         device: where it runs.
+        settings: further ones of its `generate`.
     """
 
     name = "transformers"
 
-    def __init__(self, model: Any, kind: str = "bfloat16", device: str = "cpu"):
+    def __init__(self, model: Any, kind: str = "bfloat16", device: str = "cpu", **settings: Any):
+        self.settings = settings
         if isinstance(model, str | Path):
             import transformers
 
@@ -87,10 +89,8 @@ class Transformers:
         ticks = Ticks()
         ids_BT = torch.tensor([list(ids)], device=self.model.device)
         limits = {"max_new_tokens": count, "min_new_tokens": count, "pad_token_id": 0}
-        attended = torch.ones_like(ids_BT)
-        self.model.generate(
-            ids_BT, attention_mask=attended, do_sample=False, streamer=ticks, **limits
-        )
+        settings = {"do_sample": False, "attention_mask": torch.ones_like(ids_BT), **limits}
+        self.model.generate(ids_BT, streamer=ticks, **settings, **self.settings)
         return ticks.times[1:]  # the first is the prompt's
 
     def memory(self) -> int:

@@ -72,6 +72,15 @@ def flops_per_token(config: Qwen2Config, sequence_length: int) -> float:
     )
 
 
+def prefill_flops(config: Qwen2Config, length: int) -> float:
+    """Operations of reading a prompt of so many tokens, of which only the last position is scored.
+
+    A third of training's, without the output layer for all other positions.
+    """
+    unscored = 2.0 * (length - 1) * config.vocab_size * config.hidden_size
+    return length * flops_per_token(config, length) / 3 - unscored
+
+
 def mfu(
     config: Qwen2Config, sequence_length: int, tokens_per_second: float, peak_flops: float
 ) -> float:

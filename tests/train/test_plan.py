@@ -78,6 +78,18 @@ def test_flops_are_those_of_the_products(config):
     assert cost.flops_per_token(config, length) == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.parametrize("config", [LARGER, UNTIED, SPARSE])
+def test_reading_a_prompt_scores_one_position(config):
+    length = 64
+    model = Qwen2(config, Parts(attend=attend))
+    ids_BT = torch.randint(0, config.vocab_size, (1, length))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(ids_BT, last_only=True)
+    hidden = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * length
+    counted = counter.get_total_flops() - hidden * length
+    assert cost.prefill_flops(config, length) == pytest.approx(counted, rel=0.01)
+
+
 def test_mfu_by_hand():
     config = CONFIGS["qwen2-0.5b"]
     flops = 6 * 494_032_768 + 6 * 24 * 896 * 4096
