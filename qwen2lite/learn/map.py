@@ -1,4 +1,4 @@
-"""Three maps, of the model, of training and of experts: what happens, and which lesson builds it."""
+"""Four maps, of the model, training, experts and use: what happens, and which lesson builds it."""
 
 # What happens, the lesson that builds it, and whether it is inside what is done many times.
 _MODEL = (
@@ -47,13 +47,23 @@ _EXPERTS = (
     ("loss on the next token", 43, False),
     ("balance of the load", 62, False),
 )
+_USE = (
+    ("tensors out of a file", 32, False),
+    ("fewer bits a weight", 82, False),
+    ("compiled steps", 83, False),
+    ("prefill, KV cache", 34, True),
+    ("rows of a batch", 35, True),
+    ("bytes and products", 81, True),
+    ("next token", 33, True),
+    ("a folder for others", 84, False),
+)
 
 
 def show_map(lesson: int = 0) -> None:
     """Prints a map step by step: ■ built in earlier lessons, ▶ in this one, □ still to come.
 
-    In the lessons 41 to 49 it is the map of training, in 61 to 69 that of experts, else that of the
-    model.
+    In the lessons 41 to 49 it is the map of training, in 61 to 69 that of experts, in 81 to 89 that of
+    using a model, else that of the model.
 
     Args:
         lesson: number of the lesson that one stands in; 0 stands before all of them.
@@ -62,6 +72,8 @@ def show_map(lesson: int = 0) -> None:
         _show("documents", _TRAINING, "every step", "a trained model", lesson)
     elif lesson // 10 == 6:
         _show("a trained dense model", _EXPERTS, "× 28", "a mixture of experts", lesson)
+    elif lesson // 10 == 8:
+        _show("a trained model", _USE, "every token", "answers, here and elsewhere", lesson)
     else:
         _show("text", _MODEL, "× 24", "next token, and again from the ids", lesson)
 

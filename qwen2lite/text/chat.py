@@ -12,6 +12,15 @@ QWEN2_5_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assi
 ROLES = ("system", "user", "assistant")
 Message = Mapping[str, str]
 
+_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\\nSYSTEM<|im_end|>\\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
 
 def default_system(tokenizer: Qwen2Tokenizer) -> str:
     """The default system prompt of the generation whose tokenizer this is.
@@ -89,3 +98,13 @@ def encode_chat(
     if add_generation_prompt:
         ids += [start, *tokenizer.encode("assistant\n")]
     return ids
+
+
+def chat_template(tokenizer: Qwen2Tokenizer) -> str:
+    """The same format in Jinja's language, for other programs: a line of tokenizer_config.json.
+
+    It makes one string of the conversation, as `render_chat` does: control tokens spelled inside a
+    content take effect when that string is encoded, unless the program sees to it. Qwen2.5's own
+    template has tools as well; they are left out.
+    """
+    return _TEMPLATE.replace("SYSTEM", default_system(tokenizer))

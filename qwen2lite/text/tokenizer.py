@@ -1,6 +1,7 @@
 """Qwen2's tokenizer: text to ids and back, with control tokens only where they are allowed."""
 
 import codecs
+import json
 from collections.abc import Collection, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -155,6 +156,31 @@ class Qwen2Tokenizer:
         ordered = sorted(self.special_tokens, key=self.special_tokens.__getitem__)
         library.add_special_tokens([AddedToken(n, normalized=False, special=True) for n in ordered])
         return library
+
+    def save(self, folder: Path, eos_token_id: int | None = None) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, for every program that reads them.
+
+        Args:
+            folder: exists already.
+            eos_token_id: what ends a text of this model; None leaves it to the program that reads.
+        """
+        # Chats know of tokenizers, so that at the top of the file it would be a circle.
+        from qwen2lite.text.chat import chat_template
+
+        settings: dict[str, object] = {
+            "tokenizer_class": "Qwen2Tokenizer",
+            "bos_token": None,
+            "unk_token": None,
+            "pad_token": "<|endoftext|>",
+            "clean_up_tokenization_spaces": False,
+            "chat_template": chat_template(self),
+        }
+        names = {i: name for name, i in self.special_tokens.items()}
+        if eos_token_id in names:
+            settings["eos_token"] = names[eos_token_id]
+        self.library.save(str(folder / "tokenizer.json"))
+        text = json.dumps(settings, indent=2) + "\n"
+        (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
 def _either(names: Collection[str]) -> "regex.Pattern[str] | None":

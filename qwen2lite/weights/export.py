@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,8 +34,11 @@ class Tokenizer(Protocol):
     """What export needs of a tokenizer."""
 
     @property
-    def library(self) -> Any:
-        """The same tokenizer as a `tokenizers.Tokenizer`."""
+    def eos_ids(self) -> Collection[int]:
+        """Ids of the control tokens that end a text or a turn."""
+
+    def save(self, folder: Path, eos_token_id: int | None) -> None:
+        """Writes tokenizer.json and tokenizer_config.json."""
 
 
 def export(
@@ -46,27 +50,51 @@ def export(
 ) -> Path:
     """Writes config.json, generation_config.json and the weights, in the parameters' own dtype.
 
-    The folder appears only when it is complete: until then its name ends in `.part`.
+    The folder appears only when it is complete: until then its name ends in `.part`, and what breaks
+    off, on a full disk for instance, is taken away again.
 
     Args:
         model: a `Qwen2`.
         folder: doesn't exist yet, or is empty.
-        tokenizer: a `Qwen2Tokenizer`, written as tokenizer.json; None leaves it out.
-        generation_config: content of generation_config.json; None writes the config's end token.
+        tokenizer: a `Qwen2Tokenizer`, written with its chat template; None leaves it out.
+        generation_config: content of generation_config.json; None writes what ends a text.
         max_shard_bytes: no weights file becomes larger, unless a single tensor is.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: something is in the folder already.
+        ValueError: something is in the folder already; a model that was packed or quantised.
     """
+    if not any(name.endswith("q_proj.weight") for name, _ in model.named_parameters()):
+        raise ValueError(
+            f"{type(model).__name__} holds its matrices in another form than a checkpoint; "
+            "export the model that it was made from"
+        )
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty; export to a new folder, nothing is overwritten")
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    try:
+        write_model(model, part, tokenizer, generation_config, max_shard_bytes)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rmdir()
+    return part.replace(folder)
+
+
+def write_model(
+    model: Model,
+    folder: Path,
+    tokenizer: Tokenizer | None,
+    generation_config: dict[str, Any] | None,
+    max_shard_bytes: int,
+) -> None:
+    """The files themselves. Experts that a model holds stacked become a tensor for each matrix."""
     tensors = {
         part: parameter.detach()[index]
         for name, parameter in model.named_parameters()
@@ -74,16 +102,15 @@ def export(
     }
     config = model.config.to_dict()
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    write_json(part / "config.json", config | {"dtype": dtype})
-    generation = generation_config or {"eos_token_id": config.get("eos_token_id")}
-    write_json(part / "generation_config.json", generation)
-    write_weights(tensors, part, max_shard_bytes)
+    write_json(folder / "config.json", config | {"dtype": dtype})
+    ends = config.get("eos_token_id")
     if tokenizer is not None:
-        tokenizer.library.save(str(part / "tokenizer.json"))
-        write_json(part / "tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer"})
-    if folder.exists():
-        folder.rmdir()
-    return part.replace(folder)
+        own = [ends] if isinstance(ends, int) else ends or []
+        # A text ends with another token than a turn of a chat: whichever comes is to stop it.
+        ends = list(dict.fromkeys([*own, *sorted(tokenizer.eos_ids)]))
+        tokenizer.save(folder, ends[0] if ends else None)
+    write_json(folder / "generation_config.json", generation_config or {"eos_token_id": ends})
+    write_weights(tensors, folder, max_shard_bytes)
 
 
 def write_weights(tensors: dict[str, torch.Tensor], folder: Path, max_shard_bytes: int) -> None:
@@ -94,7 +121,7 @@ def write_weights(tensors: dict[str, torch.Tensor], folder: Path, max_shard_byte
         names = ["model.safetensors"]
     for file_name, shard in zip(names, shards, strict=True):
         contents = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
-        # transformers refuses files that don't say which framework wrote them.
+        # Older transformers, such as 4.41, fail on files that don't say which framework wrote them.
         save_file(contents, folder / file_name, metadata={"format": "pt"})
         # safetensors writes for the owner's eyes only; a class shares its folder.
         shutil.copymode(folder / "config.json", folder / file_name)

@@ -55,6 +55,14 @@ def test_the_lessons_about_experts_have_a_map_of_their_own(lesson, capsys):
     assert drawn.splitlines()[0].strip() == "a trained dense model" and "◀ this lesson" in drawn
 
 
+@pytest.mark.parametrize("lesson", (81, 82, 83, 84))
+def test_the_lessons_about_use_have_a_map_of_their_own(lesson, capsys):
+    show_map(lesson)
+    drawn = capsys.readouterr().out
+    assert drawn.splitlines()[-1].strip() == "answers, here and elsewhere"
+    assert "◀ this lesson" in drawn
+
+
 @pytest.mark.parametrize("lesson", (0, 39, 50, 90))
 def test_the_other_lessons_show_the_map_of_the_model(lesson, capsys):
     show_map(lesson)

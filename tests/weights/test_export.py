@@ -1,5 +1,6 @@
 """What export writes, transformers and we read back."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,12 +8,19 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from qwen2lite import Qwen2
+from qwen2lite import Qwen2, Qwen2Tokenizer
+from qwen2lite.infer.generate import generate_ids
+from qwen2lite.infer.packed import PackedQwen2
+from qwen2lite.infer.products import NarrowLinear
+from qwen2lite.learn.work import REPOSITORY
 from qwen2lite.model.config import Qwen2Config
+from qwen2lite.text.chat import encode_chat
 from qwen2lite.weights import export as exporting
 from qwen2lite.weights.export import export
+from tests.conftest import REAL_MODEL
 
 IDS_BT = torch.randint(0, 71, (2, 9), generator=torch.Generator().manual_seed(0))
+TINY = REPOSITORY / "data" / "qwen2-tiny"
 
 
 def small(tied: bool) -> Qwen2:
@@ -78,10 +86,16 @@ def test_shards_are_as_small_as_asked_and_all_in_the_index(tmp_path):
     assert index["metadata"]["total_size"] == sum(size for size, _ in sizes.values())
 
 
-def test_bfloat16_stays_bfloat16_and_is_said(tmp_path):
-    folder = export(small(tied=True).bfloat16(), tmp_path / "out")
-    assert {t.dtype for t in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
-    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16"
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_dtype_stays_and_is_said(dtype, tmp_path):
+    model = small(tied=True).to(dtype)
+    folder = export(model, tmp_path / "out")
+    assert {t.dtype for t in load_file(folder / "model.safetensors").values()} == {dtype}
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert theirs.dtype == dtype
+    back = Qwen2.from_pretrained(folder, dtype=dtype, device="cpu")
+    for ours, other in zip(model.parameters(), back.parameters(), strict=True):
+        assert torch.equal(ours, other)
 
 
 def test_sampling_settings_go_along(tmp_path):
@@ -100,8 +114,9 @@ def test_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_break_leaves_no_folder_and_the_next_call_one(tmp_path, monkeypatch):
-    def full(*_):
+def test_a_break_leaves_nothing_and_the_next_call_a_folder(tmp_path, monkeypatch):
+    def full(tensors, folder, max_shard_bytes):
+        (folder / "model.safetensors").write_bytes(b"half")
         raise OSError("disk full")
 
     (tmp_path / "out").mkdir()
@@ -110,4 +125,73 @@ def test_a_break_leaves_no_folder_and_the_next_call_one(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="disk full"):
             export(small(tied=True), tmp_path / "out")
     assert not any((tmp_path / "out").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (export(small(tied=True), tmp_path / "out") / "model.safetensors").is_file()
+
+
+CHATS = [
+    [{"role": "user", "content": "Hello"}],
+    [{"role": "system", "content": ""}, {"role": "user", "content": " Häl\u006co\n\n"}],
+    [
+        {"role": "system", "content": "Be 'brief' and \"kind\"."},
+        {"role": "user", "content": "\n\ne\u0301 123"},
+        {"role": "assistant", "content": "{{ Hi }}\n"},
+        {"role": "user", "content": "x "},
+    ],
+]
+
+
+@pytest.mark.parametrize("source", [TINY, pytest.param(REAL_MODEL, marks=pytest.mark.real)])
+def test_transformers_encodes_texts_and_chats_as_we_do(source, tmp_path):
+    ours = Qwen2Tokenizer.from_pretrained(source)
+    end = ours.special_tokens["<|im_end|>"]
+    ours.save(tmp_path, end)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}', encoding="utf-8")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.eos_token_id, theirs.bos_token_id) == (end, None)
+    assert theirs.pad_token_id == ours.special_tokens["<|endoftext|>"]
+    texts = (REPOSITORY / "data" / "languages.jsonl").read_text(encoding="utf-8").splitlines()
+    for text in [*texts, "a<|im_end|>\n <|endoftext|>\t 12 . , I'LL e\u0301 \u017f \u212b"]:
+        ids = ours.encode(text)
+        assert theirs(text)["input_ids"] == ids
+        assert theirs.decode(ids) == ours.decode(ids)
+    for chat in CHATS:
+        for open_turn in (True, False):
+            ids = theirs.apply_chat_template(
+                chat, add_generation_prompt=open_turn, return_dict=False
+            )
+            assert ids == encode_chat(ours, chat, add_generation_prompt=open_turn)
+    back = Qwen2Tokenizer.from_pretrained(tmp_path)
+    assert back.vocabulary.fingerprint == ours.vocabulary.fingerprint
+
+
+def test_transformers_stops_where_we_stop(tmp_path):
+    model = Qwen2.from_pretrained(TINY, dtype=torch.float32, device="cpu")
+    tokenizer = Qwen2Tokenizer.from_pretrained(TINY)
+    folder = export(model, tmp_path / "out", tokenizer)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert theirs.generation_config.eos_token_id == [1021, 1023]  # the config's own first
+    prompt = tokenizer.encode("Once there was")
+    ours = list(generate_ids(model, prompt, 200, eos_ids=tokenizer.eos_ids))
+    assert 0 < len(ours) < 200, "a text that ends"
+    ids = torch.tensor([prompt])
+    answer = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=200)
+    assert answer[0].tolist() == [*prompt, *ours, 1021]
+
+
+@pytest.mark.parametrize(
+    ("eos", "wanted"), [(None, [1021, 1023]), (1023, [1023, 1021]), ([7, 1021], [7, 1021, 1023])]
+)
+def test_what_ends_a_text_is_the_configs_and_the_tokenizers(eos, wanted, tmp_path):
+    model = small(tied=True)
+    model.config = dataclasses.replace(model.config, eos_token_id=eos)
+    folder = export(model, tmp_path / "out", Qwen2Tokenizer.from_pretrained(TINY))
+    said = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    assert said == {"eos_token_id": wanted}
+
+
+def test_a_packed_model_is_refused(tmp_path):
+    model = Qwen2.from_pretrained(REPOSITORY / "data" / "qwen2-tiny", torch.bfloat16, "cpu")
+    with pytest.raises(ValueError, match="PackedQwen2 holds its matrices in another form"):
+        export(PackedQwen2(model, NarrowLinear), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
