@@ -2,11 +2,15 @@
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
 
 
 @dataclass
@@ -53,6 +57,45 @@ def seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+@contextmanager
+def processes(
+    make: Callable[[str], Callable], names: Iterable[str]
+) -> Iterator[dict[str, Callable]]:
+    """Gives each side a process of its own: in one, a side's speed depends on what the others left of
+    the memory. Calls wait for their result, so that no two sides run at once.
+
+    Args:
+        make: called in the process with the side's name; returns what the calls call. At the top of
+            a module.
+        names: of the sides.
+    """
+    context = multiprocessing.get_context("spawn")
+    ends, children = {}, []
+    for name in names:
+        ends[name], theirs = context.Pipe()
+        children.append(context.Process(target=_serve, args=(make, name, theirs), daemon=True))
+        children[-1].start()
+        theirs.close()
+    try:
+        yield {name: partial(_call, end) for name, end in ends.items()}
+    finally:
+        for end, child in zip(ends.values(), children, strict=True):
+            end.close()
+            child.join()
+
+
+def _serve(make: Callable[[str], Callable], name: str, end: Connection) -> None:
+    run = make(name)
+    with suppress(EOFError):  # the other end is closed
+        while True:
+            end.send(run(*end.recv()))
+
+
+def _call(end: Connection, *arguments: object) -> Any:
+    end.send(arguments)
+    return end.recv()
 
 
 def show(rows: list[Row], as_json: bool) -> None:

@@ -1,10 +1,10 @@
 """Training beside transformers' Qwen2 in a plain PyTorch loop, in one run, on the same batches.
 
 CPU: the model of runs/tiny.toml in float32 on 2 threads, as it comes and with `compile = true`, which
-needs a C++ compiler. All sides do 50 steps from the same weights first, and the largest difference of
-their losses is printed. GPU, where there is one: the shape of
-the 0.5B in bfloat16, sequences of 4,096 tokens; the unit is the share of the peak, whose definition
-is that of `qwen2lite.train.cost`. Random weights in both cases.
+needs a C++ compiler. Each side has a process of its own, and they take turns. All do 50 steps from the
+same weights first, and the largest difference of their losses is printed. GPU, where there is one: the
+shape of the 0.5B in bfloat16, sequences of 4,096 tokens; the unit is the share of the peak, whose
+definition is that of `qwen2lite.train.cost`. Random weights in both cases.
 """
 
 import dataclasses
@@ -52,34 +52,48 @@ def main() -> None:
 
 
 def cpu_rows(repeats: int, say: TextIO) -> list[measure.Row]:
+    with measure.processes(cpu_side, ("train cpu", "train cpu, compiled", "transformers")) as sides:
+        losses = {name: torch.tensor(run(STEPS)[1]) for name, run in sides.items()}
+        peer = losses.pop("transformers")
+        for name, mine in losses.items():
+            print(f"{name}: losses over {STEPS} steps {mine[0]:.4f} to {mine[-1]:.4f}, never further "
+                  f"than {(mine - peer).abs().max():.1e} from transformers'", file=say)  # fmt: skip
+        *mine, peer = measure.medians(repeats, *(partial(speed, run) for run in sides.values()))
+    return [measure.Row(name, rate, peer, "transformers", "tokens/s", rate / peer)
+            for name, rate in zip(losses, mine, strict=True)]  # fmt: skip
+
+
+def speed(run: Callable[[int], tuple[float, list[float]]]) -> float:
+    tokens_per_second, _ = run(10)
+    return tokens_per_second
+
+
+def cpu_side(name: str) -> Callable[[int], tuple[float, list[float]]]:
+    """A function that makes some steps, and returns tokens a second and their losses."""
+    torch.set_num_threads(THREADS)
     recipe = Recipe.from_toml(TINY)
     data = dataclasses.replace(recipe.data, characters=1_000_000)
-    settings = dataclasses.replace(recipe.train, device="cpu")
+    settings = dataclasses.replace(recipe.train, device="cpu", compile=name.endswith("compiled"))
     recipe = dataclasses.replace(recipe, train=settings, data=data)
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(recipe.data, Path(folder), recipe.config.vocab_size)
         ids = prepared.train.ids[:].copy()  # the file goes with the folder
     batches = list(islice(Loader(ids, settings.sequence_length, settings.batch_size), STEPS))
-    model = new_model(recipe, prepared)
-    compiled = dataclasses.replace(recipe, train=dataclasses.replace(settings, compile=True))
-    objective = NextToken(new_model(compiled, prepared))
-    objective.compile()
-    add_gradients = Cores(THREADS).accumulate
-    rate = settings.learning_rate / 3
-    sides = {
-        "train cpu": ours(NextToken(model), batches, rate, add_gradients),
-        "train cpu, compiled": ours(objective, batches, rate, add_gradients),
-        "transformers": theirs(peer_of(model), batches, rate),
-    }
-    losses = {name: torch.stack([step() for _ in range(STEPS)]) for name, step in sides.items()}
-    peer = losses.pop("transformers")
-    for name, mine in losses.items():
-        print(f"{name}: losses over {STEPS} steps {mine[0]:.4f} to {mine[-1]:.4f}, never further "
-              f"than {(mine - peer).abs().max():.1e} from transformers'", file=say)  # fmt: skip
-    seconds = measure.median_seconds(repeats, *(partial(some, step) for step in sides.values()))
-    *mine, peer = (10 * settings.tokens_per_step / s for s in seconds)
-    return [measure.Row(name, speed, peer, "transformers", "tokens/s", speed / peer)
-            for name, speed in zip(losses, mine, strict=True)]  # fmt: skip
+    model, rate = new_model(recipe, prepared), settings.learning_rate / 3
+    objective = NextToken(model)
+    if settings.compile:
+        objective.compile()
+    if name == "transformers":
+        step = theirs(peer_of(model), batches, rate)
+    else:
+        step = ours(objective, batches, rate, Cores(THREADS).accumulate)
+
+    def run(count: int) -> tuple[float, list[float]]:
+        losses: list[torch.Tensor] = []
+        seconds = measure.seconds(lambda: losses.extend(step() for _ in range(count)))
+        return count * settings.tokens_per_step / seconds, torch.stack(losses).tolist()
+
+    return run
 
 
 def gpu_rows(repeats: int) -> Iterator[measure.Row]:
