@@ -182,16 +182,21 @@ class Columns:
 def compiled(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     """The function compiled by `torch.compile`, or as it is where that fails, which it says."""
     fast = torch.compile(run, fullgraph=True, dynamic=False)
+    return fast if compiles(fast) else run
+
+
+def compiles(fast: Callable[[], object]) -> bool:
+    """Whether a function from `torch.compile` can be run; why it can't is a warning."""
     try:
         fast()
     except Exception as error:  # PyTorch raises many kinds where a compiler is missing
         reason = str(error).strip().splitlines()[0]
         warnings.warn(
-            f"torch.compile failed here ({reason}); the step runs without it, as right and slower",
+            f"torch.compile failed here ({reason}); it goes on without, as right and slower",
             stacklevel=2,
         )
-        return run
-    return fast
+        return False
+    return True
 
 
 def recorded(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:

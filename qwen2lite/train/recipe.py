@@ -10,12 +10,14 @@ runs/ holds files to begin with.
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from qwen2lite.infer.compile import compiles
 from qwen2lite.model.config import CONFIGS, Qwen2Config
 from qwen2lite.model.device import pick_device
 from qwen2lite.model.qwen2 import Parts, Qwen2
@@ -73,9 +75,12 @@ def run(
     Raises:
         ValueError, FileNotFoundError, OSError: see `prepare` and `train`.
     """
-    folder, settings = Path(folder), recipe.train
+    folder, recipe = Path(folder), fit_to_machine(recipe)
+    settings = recipe.train
     with join(settings) as processes:
         with processes.first():
+            if settings.compile and bar:
+                print("the first step is compiled, which takes half a minute or more")
             prepared = prepare(recipe.data, folder / "data", recipe.config.vocab_size)
         sizes = (settings.sequence_length, settings.batch_size, settings.seed)
         loader = Loader(prepared.train.ids, *sizes, processes.rank, processes.world_size)
@@ -90,6 +95,15 @@ def run(
             may_change=may_change,
             bar=bar,
         )
+
+
+def fit_to_machine(recipe: Recipe) -> Recipe:
+    """The recipe without `compile` where nothing can be compiled, and a warning that says why."""
+    if not recipe.train.compile:
+        return recipe
+    numbers = torch.ones(8, device=pick_device(recipe.train.device))
+    can = compiles(partial(torch.compile(torch.square), numbers))
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compile=can))
 
 
 def new_model(recipe: Recipe, prepared: Prepared) -> Qwen2:

@@ -8,12 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from qwen2lite import Qwen2, Qwen2Tokenizer
 from qwen2lite.train import by_hand
 from qwen2lite.train.metrics import read_metrics
 from qwen2lite.train.prepare import DataSettings, corpus, is_held_out, prepare, train_tokenizer
-from qwen2lite.train.recipe import Recipe, fast_parts, held_out_batches, new_model, run
+from qwen2lite.train.recipe import (
+    Recipe,
+    fast_parts,
+    fit_to_machine,
+    held_out_batches,
+    new_model,
+    run,
+)
 
 RUNS = Path(__file__).parents[2] / "runs"
 SMALL = """
@@ -88,6 +96,36 @@ def test_a_run_from_toml_to_a_model_that_loads(toml, tmp_path):
     assert loaded.config.eos_token_id == tokenizer.special_tokens["<|endoftext|>"]
     again = run(Recipe.from_toml(toml()), tmp_path / "run", bar=False)
     assert again == model and read_metrics(tmp_path / "run" / "metrics.jsonl") == lines
+
+
+def test_where_nothing_can_be_compiled_a_run_says_so_and_goes_on(toml, tmp_path, monkeypatch):
+    def no_compiler(*_, **__):
+        def fail(*_):
+            raise RuntimeError("no C++ compiler was found")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    wanted = Recipe.from_toml(toml())
+    wanted = with_compiling(wanted, True)
+    with pytest.warns(UserWarning, match="no C.. compiler was found.* goes on without"):
+        assert fit_to_machine(wanted) == with_compiling(wanted, False)
+        assert run(wanted, tmp_path / "run", bar=False).exists()
+
+
+def test_compiled_steps_learn_what_others_learn(toml, tmp_path):
+    losses = []
+    for compiled in (True, False):
+        folder = tmp_path / str(compiled)
+        run(with_compiling(Recipe.from_toml(toml()), compiled), folder, bar=False)
+        lines = read_metrics(folder / "metrics.jsonl")
+        losses.append([line["loss"] for line in lines if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)  # sums in another order, over six steps
+
+
+def with_compiling(recipe: Recipe, compiled: bool) -> Recipe:
+    settings = dataclasses.replace(recipe.train, compile=compiled, device="cpu")
+    return dataclasses.replace(recipe, train=settings)
 
 
 def test_the_same_corpus_each_time_and_no_document_on_both_sides(tmp_path):
