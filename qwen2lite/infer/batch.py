@@ -166,7 +166,8 @@ class _Batch:
         texts = [self.texts[seat] for seat in seats]
         samplers = [text.sampler for text in texts if text.sampler]
         if not samplers:
-            yield from zip(seats, logits_BV.argmax(-1).tolist(), strict=True)
+            best = logits_BV.max(-1).indices  # argmax takes five times as long in bfloat16
+            yield from zip(seats, best.tolist(), strict=True)
             return
         rows = zip(seats, texts, samplers, logits_BV.cpu().split(1), strict=True)
         for seat, text, sampler, scores in rows:

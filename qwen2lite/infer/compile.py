@@ -149,7 +149,14 @@ class StaticStep:
         run: Callable[[], torch.Tensor] = self.compute
         if self.with_compiler:
             run = compiled(run)
-        return recorded(run) if self.model.device.type == "cuda" else run
+        if self.model.device.type != "cuda":
+            return run
+        try:
+            return recorded(run)
+        except RuntimeError as error:  # a step that waits for the GPU, as experts do, can't be
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(f"no CUDA graph ({reason}); the step runs without", stacklevel=4)
+            return run
 
     def compute(self) -> torch.Tensor:
         """The step on what was written to the static tensors. Running it twice changes nothing."""
