@@ -79,6 +79,7 @@ def test_the_recorded_curve_is_of_the_recipe():
     assert lines[-1]["step"] == recipe.train.steps
     tokens = [line["tokens"] for line in lines if "tokens" in line]
     assert tokens[-1] == recipe.train.steps * recipe.train.tokens_per_step
+    assert 0.52 <= [line["held_out_loss"] for line in lines if "held_out_loss" in line][-1] <= 0.53
     rate = recipe.train.learning_rates()
     for line in lines:
         if "learning_rate" in line:
