@@ -69,7 +69,7 @@ def some_ids() -> torch.Tensor:
 
 
 @torch.inference_mode()
-def logits_of(model: Qwen2) -> torch.Tensor:
+def logits_on_texts(model: Qwen2) -> torch.Tensor:
     """What a model says of these texts, [B, T, V]."""
     return model(some_ids())
 
@@ -105,7 +105,7 @@ def send(model: Qwen2, changes: dict[str, Any], folder: Path, **rest: Any) -> Pa
 def outcomes() -> dict[str, float | None]:
     """The mean divergence that each wrong line makes; None where the folder is refused."""
     found: dict[str, float | None] = {}
-    before_BTV = logits_of(tiny())
+    before_BTV = logits_on_texts(tiny())
     for name, changes in CHANGES.items():
         with TemporaryDirectory(ignore_cleanup_errors=True) as place:
             folder = send(tiny(), changes, Path(place) / "out")
@@ -114,7 +114,7 @@ def outcomes() -> dict[str, float | None]:
             except ValueError:
                 found[name] = None
                 continue
-            found[name] = divergence_by_position(before_BTV, logits_of(after)).mean().item()
+            found[name] = divergence_by_position(before_BTV, logits_on_texts(after)).mean().item()
     return found
 
 
@@ -152,7 +152,7 @@ def draw_round_trip(change: str = "none", dtype: str = "bfloat16", shard_kb: int
         dtype: of the weights in the files.
         shard_kb: size at which a file is cut, in kB.
     """
-    before_BTV = logits_of(tiny())
+    before_BTV = logits_on_texts(tiny())
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=(2, 3)
     )
@@ -166,7 +166,7 @@ def draw_round_trip(change: str = "none", dtype: str = "bfloat16", shard_kb: int
         except ValueError as error:
             _say(right, str(error))
         else:
-            _draw_positions(right, before_BTV, logits_of(back))
+            _draw_positions(right, before_BTV, logits_on_texts(back))
     left.barh(range(1, len(sizes) + 1), sizes, color="tab:blue", edgecolor="white", height=0.8)
     left.axvline(shard_kb, color="tab:red", lw=1, ls=":")
     left.set(xlabel="kB", ylabel="file")
