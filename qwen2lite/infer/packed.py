@@ -104,7 +104,7 @@ class PackedSwiGLU(nn.Module):
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """Returns the layer's update, shape [B, T, D]."""
         gate_BTF, up_BTF = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate_BTF) * up_BTF)
+        return self.down_proj(F.silu(gate_BTF, inplace=True).mul_(up_BTF))
 
 
 class WideEmbedding(nn.Module):
@@ -132,7 +132,7 @@ class WideNorm(nn.Module):
         """Returns the normalised tensor, in float32."""
         length = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True)
         mean_square = torch.addcmul(self.eps, length, length, value=1 / x_BTD.shape[-1])
-        return x_BTD * mean_square.rsqrt_() * self.weight
+        return (x_BTD * mean_square.rsqrt_()).mul_(self.weight)
 
 
 class PackedQwen2(Qwen2):
