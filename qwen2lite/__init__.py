@@ -5,7 +5,7 @@ Every folder is a part of the course, and imports go down this list:
     weights/   files: where models come from, safetensors, GGUF
     text/      text to token ids and back: byte-level BPE, chat format
     model/     the network: norm, rope, attention, mlp, moe, cache, qwen2
-    infer/     using it: sampling, generation
+    infer/     using it: sampling, generation, batches; packed, in fewer bits, compiled
     train/     making it: corpus, loss, optimizer, loop, checkpoints
     evaluate/  how good it is: perplexity, facts, keys in long texts
     learn/     the course's tools: checks, hints, your own package
