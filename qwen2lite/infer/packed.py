@@ -104,7 +104,7 @@ class PackedSwiGLU(nn.Module):
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """Returns the layer's update, shape [B, T, D]."""
         gate_BTF, up_BTF = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate_BTF, inplace=True).mul_(up_BTF))
+        return self.down_proj(F.silu(gate_BTF).mul_(up_BTF))
 
 
 class WideEmbedding(nn.Module):

@@ -50,7 +50,7 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the outputs in bfloat16; x may be float32, and is rounded."""
-        rows = x.to(torch.bfloat16).reshape(-1, x.shape[-1])
+        rows = x.to(torch.bfloat16).reshape(-1, x.shape[-1]).contiguous()
         few = len(rows) <= self.few_rows
         out = self.multiply(rows) if few else F.linear(rows, self.widened())
         out = out[:, : self.out_features]

@@ -36,6 +36,16 @@ def test_it_multiplies_by_the_rounded_weights(kind, with_bias, rows, outs):
     assert (got - right).abs().max() <= 2**-7 * right.abs().max()
 
 
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+@pytest.mark.parametrize("rows", [1, 3, 200])
+def test_rows_may_lie_apart(kind, rows):
+    """As the half of a wider product does. The kernels themselves don't look."""
+    torch.manual_seed(0)
+    product, wide = kind(torch.randn(64, 96)), torch.randn(1, rows, 192).bfloat16()
+    half = wide.chunk(2, dim=-1)[1]
+    assert torch.equal(product(half), product(half.clone(memory_format=torch.contiguous_format)))
+
+
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AVX2"),
     reason="not checked: the order of codes is known for AVX2 and AVX-512 only",

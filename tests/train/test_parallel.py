@@ -54,6 +54,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="not checked: to
 
 def torchrun(number: int, folder: Path, *cases: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    # Where one process has died, torchrun ends the others; by default before they can say why.
+    command.append("--monitor-interval=2")
     worker = str(ROOT / "tests" / "train" / "many_processes.py")
     return subprocess.run(
         [*command, f"--nproc-per-node={number}", worker, str(folder), *cases],
