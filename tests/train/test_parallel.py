@@ -52,10 +52,12 @@ ON_FOUR = ["ddp-all", "fsdp-all", "fsdp-sparse_all", "fsdp-resume:fsdp-plain-2"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="not checked: torchrun on Windows")
 
 
-def torchrun(number: int, folder: Path, *cases: str) -> subprocess.CompletedProcess:
+def torchrun(
+    number: int, folder: Path, *cases: str, patience: float = 0.1
+) -> subprocess.CompletedProcess:
+    """After so many seconds of patience with a process that has died, torchrun ends the others."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    # Where one process has died, torchrun ends the others; by default before they can say why.
-    command.append("--monitor-interval=2")
+    command.append(f"--monitor-interval={patience}")
     worker = str(ROOT / "tests" / "train" / "many_processes.py")
     return subprocess.run(
         [*command, f"--nproc-per-node={number}", worker, str(folder), *cases],
@@ -213,7 +215,7 @@ def test_process_0_goes_first(runs):
 
 
 def test_a_killed_process_ends_the_run_and_the_checkpoint_loads(runs, tmp_path):
-    ended = torchrun(2, tmp_path, "fsdp-killed")
+    ended = torchrun(2, tmp_path, "fsdp-killed", patience=2)  # so that the other can say something
     folder = tmp_path / "fsdp-killed-2"
     assert ended.returncode
     assert "another process of this run, which has ended" in ended.stderr
