@@ -3,28 +3,42 @@
 Ours and transformers hold the same bfloat16 weights; llama.cpp reads the .gguf file they came from, and
 forms of it that it quantises itself. `decode` is the time from the first token to the last after a
 prompt of 32 tokens; `batch 8 decode` takes eight prompts of 25 to 32 tokens, padded on the left, and
-counts the tokens of all rows; `prefill` scores only the last position. Without llama-cpp-python its
-rows are left out, and that is said.
+counts the tokens of all rows; `prefill` scores only the last position. How fast drafts are depends on
+the text, so `decode, drafted` answers five questions, each side the same ones. Without llama-cpp-python
+its rows are left out, and that is said.
 """
 
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import measure
 import torch
 import transformers
 
-from qwen2lite import Qwen2
+from qwen2lite import Qwen2, Qwen2Tokenizer
 from qwen2lite.commands.peers import LlamaCpp, Ours, Side, Ticks, Transformers
 from qwen2lite.infer.batch import generate_batch
 from qwen2lite.infer.cpu import fastest_products
 from qwen2lite.infer.load import load
 from qwen2lite.infer.padding import left_pad
+from qwen2lite.infer.speculate import Draft, speculate_ids
+from qwen2lite.text.chat import encode_chat
 from qwen2lite.weights.sources import resolve
 
 MODEL = "qwen2.5-coder-0.5b-instruct-gguf"
 THREADS, PROMPT, TOKENS = 2, 32, 32
+QUESTIONS = (
+    "Write a Python function that checks whether a string is a palindrome.",
+    "How do I sort a dictionary by value in Python?",
+    "Explain in a few sentences why the sky is blue.",
+    "What is the capital of France and what is it known for?",
+    "Tell me a short story about a fox and a lighthouse.",
+)
+ANSWER = 64
+"""Tokens of each answer."""
 
 
 def main() -> None:
@@ -39,6 +53,7 @@ def main() -> None:
         others = llama_cpp(Path(folder))
         rows = [
             *decode_rows(flags.repeats, ours, plain, peer, others, ids[:PROMPT]),
+            *drafted_rows(flags.repeats, ours["bfloat16"], ours["int4"].model, Transformers(peer)),
             batch_row(flags.repeats, ours["bfloat16"].model, peer, ids),
             *prefill_rows(flags.repeats, ours, {"transformers": Transformers(peer)} | others, ids),
         ]
@@ -114,10 +129,32 @@ def decode_rows(
             yield measure.Row(f"decode {kind}", *figures, "tokens/s", ratio)
 
 
-def rate(times: list[float]) -> float:
+def rate(times: list[float], wanted: int = TOKENS) -> float:
     """Tokens a second from the first to the last."""
-    assert len(times) == TOKENS, f"{len(times)} tokens came, not {TOKENS}"
-    return (TOKENS - 1) / (times[-1] - times[0])
+    assert len(times) == wanted, f"{len(times)} tokens came, not {wanted}"
+    return (wanted - 1) / (times[-1] - times[0])
+
+
+def drafted_rows(
+    repeats: int, plain: Ours, draft: Qwen2, theirs: Transformers
+) -> Iterator[measure.Row]:
+    tokenizer = Qwen2Tokenizer.from_pretrained(MODEL)
+    turns = ([{"role": "user", "content": question}] for question in QUESTIONS)
+    prompts = [encode_chat(tokenizer, turn) for turn in turns]
+    drafted = Ours(plain.model, partial(speculate_ids, draft=Draft(draft)))
+
+    def answering(side: Side) -> Callable[[], float]:
+        def run() -> float:
+            rates = [rate(side.write(prompt, ANSWER), ANSWER) for prompt in prompts]
+            return statistics.harmonic_mean(rates)
+
+        return run
+
+    sides = (drafted, plain, theirs)
+    our_rate, *others = measure.medians(repeats, *map(answering, sides))
+    for name, other in zip(("ours, not drafted", "transformers"), others, strict=True):
+        figures = (our_rate, other, name, "tokens/s", our_rate / other)
+        yield measure.Row("decode bfloat16, drafted in int4", *figures)
 
 
 def batch_row(

@@ -1,14 +1,17 @@
-"""Dual chunks on long texts: the time of a prefill, needles found, and memory.
+"""Dual chunks on long texts: the time of a prefill, keys found, and memory.
 
 `dca prefill`: one attention layer in the shape of the 0.5B reads 32,768 tokens, in chunks of
 chunk_size 8,192 and with full attention. A ratio below 1 is what the chunks cost; wanted is 0.67 or
-more, one and a half times the time. `needles` and `memory` are the whole model's, at 32K to 128K
-tokens, and want a GPU. With --small the same code runs on data/qwen2-tiny, on any machine.
+more, one and a half times the time. Then the whole model reads texts of 32K to 128K tokens, each
+with ten keys in it, in four ways. One reading of 128K tokens takes seconds on a GPU and 20 minutes on
+two cores: finished ones are kept, and a run that was stopped goes on. With --small the same code runs
+on data/qwen2-tiny, which finds nothing: it doesn't know the question.
 """
 
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +19,8 @@ import measure
 import torch
 
 from qwen2lite import Qwen2, Qwen2Tokenizer
-from qwen2lite.evaluate.passkey import resumable_recall
+from qwen2lite.evaluate.finished import Finished
+from qwen2lite.evaluate.many_keys import keys_found
 from qwen2lite.model.config import CONFIGS
 from qwen2lite.model.device import pick_device, pick_dtype
 from qwen2lite.model.parts import Parts
@@ -31,30 +35,35 @@ PIECE = 4096
 def main() -> None:
     flags = measure.parser(__doc__)
     flags.add_argument("--small", action="store_true", help="qwen2-tiny and short texts")
-    flags.add_argument("--file", default="needles.jsonl", help="finished cells; run again to go on")
+    flags.add_argument("--file", default="keys.jsonl", help="finished readings; run again to go on")
+    flags.add_argument("--texts", type=int, default=1, help="texts of each length")
+    flags.add_argument(
+        "--times-trained",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4],
+        help="lengths, in trained lengths",
+    )
     options = flags.parse_args()
     aside = sys.stderr if options.json else sys.stdout
     if not options.small:
         torch.set_num_threads(2)
     rows = prefill_rows(options, 2048 if options.small else 32768, 512 if options.small else 8192)
     measure.show(rows, options.json)
-    if not options.small and not torch.cuda.is_available():
-        print("needles at 32K to 128K, and their memory: no GPU here: not measured", file=aside)
-        return
     source: str | Path = TINY if options.small else default_model()
     plain, tokenizer = Qwen2.from_pretrained(source), Qwen2Tokenizer.from_pretrained(source)
-    trained = 256 if options.small else 32768
-    lengths = [trained, 2 * trained, 4 * trained]
+    trained = 512 if options.small else 32768
     ways = readers(plain, trained)
-    print(f"needles found by {source}: tokens, then a share for each depth", file=aside)
-    for name, model in ways.items():
-        grid = resumable_recall(
-            model, tokenizer, lengths, tries=2, file=options.file, name=f"{source}, {name}"
-        )
-        for length, shares in zip(lengths, grid, strict=True):
-            print(f"{name:22} {length:8,}  {' '.join(f'{s:4.0%}' for s in shares)}", file=aside)
-    megabytes = memory_beyond_weights_and_cache(ways["dca + temperature"], lengths[-1])
-    print(f"memory of a prefill beside weights and cache: {megabytes:.0f} MB", file=aside)
+    print(f"keys found by {source}, {plain.dtype}, from the first to the last", file=aside)
+    for times in options.times_trained:
+        for name, model in ways.items():
+            name = f"{source}, {name}"
+            for seed in range(options.texts):
+                reading = read(model, tokenizer, options.file, name, trained * times, seed)
+                print(sentence(name, trained * times, *reading), file=aside, flush=True)
+    longest = trained * max(options.times_trained)
+    megabytes = memory_beyond_weights_and_cache(ways["dca + temperature"], longest)
+    print(f"memory beside weights and cache, {longest:,} tokens: {megabytes:.0f} MB", file=aside)
 
 
 def prefill_rows(options: argparse.Namespace, length: int, chunk_size: int) -> list[measure.Row]:
@@ -118,14 +127,36 @@ def with_config(plain: Qwen2, longest: int, change: dict[str, object]) -> Qwen2:
     return model.eval()
 
 
+def read(
+    model: Qwen2, tokenizer: Qwen2Tokenizer, file: str, name: str, length: int, seed: int
+) -> tuple[list[bool], float]:
+    """Keys found in one text and the seconds it took, measured now or taken from the file."""
+    finished = Finished(file)
+    text = {"name": name, "length": length, "seed": seed}
+    if finished.get(**text) is None:
+        start = time.perf_counter()
+        found = keys_found(model, tokenizer, length, seed=seed)
+        finished.keep([found, time.perf_counter() - start], **text)
+    found, seconds = finished.get(**text)
+    return found, seconds
+
+
+def sentence(name: str, length: int, found: list[bool], seconds: float) -> str:
+    keys = "".join("x" if right else "." for right in found)
+    return f"{name:60} {length:8,} tokens  {keys} {sum(found):2}/{len(found)}  {seconds:6.0f} s"
+
+
 def memory_beyond_weights_and_cache(model: Qwen2, length: int) -> float:
+    """Of the last piece of a text, which has the most keys to look at."""
     cache = model.new_cache(length)
-    ids_BT = torch.zeros(1, length, dtype=torch.long, device=model.device)
+    for kept in (cache._keys, cache._values):
+        kept.normal_()  # written, so that the memory is taken before the measurement
+    piece_BT = torch.zeros(1, min(PIECE, length // 4), dtype=torch.long, device=model.device)
+    cache.length = length - piece_BT.shape[1]
 
     @torch.inference_mode()
     def run() -> None:
-        for piece in ids_BT.split(PIECE, dim=1):
-            model(piece, cache, last_only=True)
+        model(piece_BT, cache, last_only=True)
 
     return peak_megabytes(run, model.device)
 

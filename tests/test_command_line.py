@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import REAL_MODEL
 
+TINY = str(Path(__file__).parents[1] / "data" / "qwen2-tiny")
+
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     import os
@@ -70,6 +72,18 @@ def test_chat_answers_and_says_settings_first_and_speed_last(real_tokenizer):
     assert "[::-1]" in result.stdout or "reversed" in result.stdout
     assert "tokens/s" in result.stdout
     assert last.startswith("memory: weights")
+
+
+@pytest.mark.parametrize("temperature", ["0", "0.8"])
+def test_a_draft_changes_no_token(temperature, tmp_path):
+    common = ("generate", "One sunny morning", "--model", TINY, "--dtype", "float32", "--seed", "3",
+              "--temperature", temperature, "--max-new-tokens", "60")  # fmt: skip
+    plain = run(*common)
+    drafted = run(*common, "--draft", "int4", QWEN2LITE_CACHE=str(tmp_path))
+    assert drafted.returncode == 0, drafted.stderr
+    assert "drafted in int4" in drafted.stdout
+    text, other = (r.stdout.split("max_new_tokens=60")[1] for r in (plain, drafted))
+    assert text.split("tokens read")[0] == other.split("tokens read")[0]
 
 
 def test_the_plan_of_a_large_run_is_a_table():

@@ -1,7 +1,7 @@
 """Ours and others' programs for the same model, loaded and timed in the same way."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,12 +34,13 @@ class Ours:
 
     Args:
         model: from `infer.load`.
+        write_ids: gives the ids, as `generate_ids` does.
     """
 
     name = "qwen2lite"
 
-    def __init__(self, model: Qwen2):
-        self.model = model
+    def __init__(self, model: Qwen2, write_ids: Callable[..., Iterator[int]] = generate_ids):
+        self.model, self.write_ids = model, write_ids
 
     @torch.inference_mode()
     def read(self, ids: Sequence[int]) -> None:
@@ -49,7 +50,7 @@ class Ours:
 
     def write(self, ids: Sequence[int], count: int) -> list[float]:
         """See `Side`."""
-        return [time.perf_counter() for _ in generate_ids(self.model, ids, count)]
+        return [time.perf_counter() for _ in self.write_ids(self.model, ids, count)]
 
     def memory(self) -> int:
         """See `Side`."""

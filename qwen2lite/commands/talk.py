@@ -1,8 +1,10 @@
 """chat and generate: a loaded model that writes to the screen."""
 
 import argparse
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         "(default: auto, bfloat16 where it is fast)",
     )
     add("--compile", action="store_true", help="compile first: a minute, then faster on a GPU")
+    add(
+        "--draft",
+        choices=("int4", "int8"),
+        help="on a CPU: the same model in so few bits writes ahead, and --dtype's checks it",
+    )
 
 
 def _add_sampling_flags(parser: argparse.ArgumentParser, **defaults: float) -> None:
@@ -122,13 +129,26 @@ class Session:
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
         self.parts = _kept_parts() if flags.mine else None
         self.model = load(source, flags.dtype, flags.device, flags.compile, self.parts)
-        numbers = (*self.model.parameters(), *self.model.buffers())
-        self.weight_bytes = sum(number.nbytes for number in numbers)
+        self.draft = load(source, flags.draft, flags.device) if flags.draft else None
+        loaded = [self.model] if self.draft is None else [self.model, self.draft]
+        numbers = (n for model in loaded for n in (*model.parameters(), *model.buffers()))
+        # A tied matrix is there twice by name and once in memory.
+        self.weight_bytes = sum({n.data_ptr(): n.nbytes for n in numbers}.values())
         print(
-            f"model {source} · {self.model.device} · {form(self.model)} · "
+            f"model {source} · {self.model.device} · {', drafted in '.join(map(form, loaded))} · "
             f"loaded in {time.perf_counter() - start:.1f} s\n{self.sampling} · "
             f"max_new_tokens={self.max_new_tokens}\n"
         )
+
+    def write_ids(self) -> Callable[..., Iterator[int]]:
+        """Token by token, or by drafts."""
+        from qwen2lite.infer.generate import generate_ids
+        from qwen2lite.infer.speculate import Draft, speculate_ids
+
+        if self.draft is None:
+            return generate_ids
+        likeliest = dataclasses.replace(self.sampling, temperature=0.0).sampler()
+        return partial(speculate_ids, draft=Draft(self.draft, chooser=likeliest))
 
     def answer(self, prompt_ids: list[int]) -> str:
         """Streams an answer to the screen and returns it."""
@@ -138,7 +158,7 @@ class Session:
         clock = Clock()
         pieces = []
         stops = self.tokenizer.eos_ids
-        settings = (self.max_new_tokens, self.sampling, stops)
+        settings = (self.max_new_tokens, self.sampling, stops, self.write_ids())
         for piece in generate(self.model, self.tokenizer, prompt_ids, *settings):
             clock.tick()
             pieces.append(piece)

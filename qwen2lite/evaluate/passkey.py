@@ -1,14 +1,13 @@
 """A key hidden in a long text: does the model find it, how deep and how far?"""
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from qwen2lite.evaluate.exact_match import exact_match
+from qwen2lite.evaluate.finished import Finished
 from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
 from qwen2lite.train.tasks import passkey
@@ -71,21 +70,22 @@ def resumable_recall(
     Raises:
         ValueError: a length without room for the question, or a file that holds something else.
     """
-    path = Path(file)
-    done = _finished(path)
+    finished = Finished(file)
     cells = [(length, depth) for length in lengths for depth in depths]
-    found = {}
+    grid = {}
     for length, depth in tqdm(cells, desc=name, unit=" cells", disable=not bar):
-        asked = {"name": name, "length": length, "depth": depth, "tries": tries, "seed": seed}
-        if _key(asked) not in done:
+        cell: dict[str, str | float] = {
+            "name": name,
+            "length": length,
+            "depth": depth,
+            "tries": tries,
+            "seed": seed,
+        }
+        if finished.get(**cell) is None:
             rng = random.Random(f"{seed} {length} {depth}")
-            recall = _recall(model, tokenizer, length, depth, tries, rng)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({**asked, "recall": recall}) + "\n")
-            done[_key(asked)] = recall
-        found[length, depth] = done[_key(asked)]
-    return [[found[length, depth] for depth in depths] for length in lengths]
+            finished.keep(_recall(model, tokenizer, length, depth, tries, rng), **cell)
+        grid[length, depth] = finished.get(**cell)
+    return [[grid[length, depth] for depth in depths] for length in lengths]
 
 
 def _recall(
@@ -101,25 +101,3 @@ def _recall(
 
     keys = [passkey(rng, length, depth, size) for _ in range(tries)]
     return sum(exact_match(model, tokenizer, [(key.prompt, key.answer) for key in keys])) / tries
-
-
-def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
-    names = ("name", "length", "depth", "tries", "seed")
-    return tuple(float(cell[n]) if n == "depth" else cell[n] for n in names)
-
-
-def _finished(path: Path) -> dict[tuple[Any, ...], float]:
-    """The cells in the file. A last line that was cut off in writing is taken out of it."""
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    try:
-        cells = [json.loads(line) for line in whole.splitlines()]
-        return {_key(cell): cell["recall"] for cell in cells}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} doesn't hold the cells of a needle grid ({error!r}); name another file"
-        ) from None

@@ -1,6 +1,6 @@
 """Generation: read the prompt once, then one token at a time until a stop token or the limit."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 
@@ -33,16 +33,8 @@ def generate_ids(
     Raises:
         ValueError: an empty prompt, one that fills the context, or ids outside the vocabulary.
     """
-    length, limit = len(prompt_ids), model.config.context_length
-    if not length:
-        raise ValueError("the prompt is empty: give at least one token to continue")
-    if length >= limit:
-        raise ValueError(
-            f"the prompt has {length} tokens and the model's context holds {limit}; "
-            "shorten the prompt so that there is room for an answer"
-        )
     sampler = sampler or Sampling().sampler()
-    cache = model.new_cache(min(length + max_new_tokens, limit))
+    cache = model.new_cache(room(model, prompt_ids, max_new_tokens))
     history_BS = torch.tensor([list(prompt_ids)], device=model.device)
     unread_BT = history_BS
     while history_BS.shape[1] < cache.max_length:
@@ -56,6 +48,23 @@ def generate_ids(
         history_BS = torch.cat((history_BS, unread_BT), dim=1)
 
 
+def room(model: Qwen2, prompt_ids: Sequence[int], max_new_tokens: int) -> int:
+    """Tokens of the prompt and its continuation, no more than the model's context holds.
+
+    Raises:
+        ValueError: an empty prompt, or one that fills the context.
+    """
+    length, limit = len(prompt_ids), model.config.context_length
+    if not length:
+        raise ValueError("the prompt is empty: give at least one token to continue")
+    if length >= limit:
+        raise ValueError(
+            f"the prompt has {length} tokens and the model's context holds {limit}; "
+            "shorten the prompt so that there is room for an answer"
+        )
+    return min(length + max_new_tokens, limit)
+
+
 def generate(
     model: Qwen2,
     tokenizer: Qwen2Tokenizer,
@@ -63,6 +72,7 @@ def generate(
     max_new_tokens: int = 512,
     sampling: Sampling | None = None,
     eos_ids: Collection[int] | None = None,
+    write_ids: Callable[..., Iterator[int]] = generate_ids,
 ) -> Iterator[str]:
     """Yields the continuation of a prompt as pieces of text, none of which cuts a character.
 
@@ -73,6 +83,7 @@ def generate(
         max_new_tokens: stop after this many tokens.
         sampling: how to choose; None is greedy.
         eos_ids: stop tokens; None takes the tokenizer's.
+        write_ids: gives the ids, as `generate_ids` does.
 
     Raises:
         ValueError: as in `generate_ids`.
@@ -81,7 +92,7 @@ def generate(
     stops = tokenizer.eos_ids if eos_ids is None else eos_ids
     sampler = (sampling or Sampling()).sampler()
     decoder = tokenizer.stream()
-    for token in generate_ids(model, prompt_ids, max_new_tokens, sampler, stops):
+    for token in write_ids(model, prompt_ids, max_new_tokens, sampler, stops):
         if piece := decoder.push(token):
             yield piece
     if rest := decoder.finish():

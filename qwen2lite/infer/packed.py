@@ -89,7 +89,8 @@ class PackedAttention(nn.Module):
         v_BKSH = heads[:, -self.kv_heads :]
         if cache is not None:
             k_BKSH, v_BKSH = cache.update(layer, k_BKSH, v_BKSH)
-        mixed_BNTH = self.attend(q_BNTH, k_BKSH, v_BKSH, mask)
+        # The cache may be another model's, and wider.
+        mixed_BNTH = self.attend(q_BNTH.to(k_BKSH.dtype), k_BKSH, v_BKSH, mask)
         return self.o_proj(mixed_BNTH.transpose(1, 2).flatten(-2))
 
 

@@ -86,7 +86,7 @@ def passkey(
         raise ValueError(
             f"a passkey document of {digits} digits needs {length - room}, got length={length}"
         )
-    sentences = _filler(rng, room, size)
+    sentences = filler(rng, room, size)
     sentences.insert(round(depth * len(sentences)), hidden)
     return Passkey(OPENING + "".join(sentences) + ASK, answer)
 
@@ -96,7 +96,7 @@ def passkey_document(rng: random.Random) -> str:
     return passkey(rng, length=200 + int(rng.random() * 601)).text
 
 
-def _filler(rng: random.Random, room: int, size: Callable[[str], int]) -> list[str]:
+def filler(rng: random.Random, room: int, size: Callable[[str], int]) -> list[str]:
     """Sentences of stories, each with the space before it, until the next one doesn't fit."""
     sentences: list[str] = []
     while True:
