@@ -10,6 +10,7 @@ two detours are faster, and both compute the same products with float32 sums:
 """
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -37,16 +38,27 @@ def fastest_products(
     return detour() if _is_faster(detour, dtype, tried_rows) else nullcontext()
 
 
+_lock, _found_enabled = threading.Lock(), list[bool]()
+
+
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """Uses PyTorch's own CPU kernels in place of oneDNN's."""
+    """Uses PyTorch's own CPU kernels in place of oneDNN's, in all threads of the process.
+
+    PyTorch has one switch for all of them, and a chat may write while a cell reads: the last one to
+    leave sets it back. Both kernels compute the same, so that whoever else is inside loses only time.
+    """
     # torch.backends.mkldnn.flags would do, but warns at every use where there is no Intel GPU.
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
+    with _lock:
+        _found_enabled.append(torch._C._get_mkldnn_enabled())
+        torch._C._set_mkldnn_enabled(False)
     try:
         yield
     finally:
-        torch._C._set_mkldnn_enabled(before)
+        with _lock:
+            before = _found_enabled.pop()
+            if not _found_enabled:
+                torch._C._set_mkldnn_enabled(before)
 
 
 class WideProducts(TorchFunctionMode):

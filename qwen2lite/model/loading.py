@@ -10,6 +10,9 @@ from torch.overrides import TorchFunctionMode
 from qwen2lite.weights.checkpoint import Checkpoint
 from qwen2lite.weights.experts import published_parts
 
+TIED = "lm_head.weight"
+"""A tied checkpoint may store it a second time; the model then has no such parameter."""
+
 
 class WithoutInitialising(TorchFunctionMode):
     """Inside this context `torch.nn.init` leaves its tensors as they are.
@@ -47,9 +50,12 @@ def load_weights(
         device: of the parameters afterwards.
 
     Raises:
-        ValueError: a parameter without a tensor, a tensor without a parameter, or another shape.
+        ValueError: a parameter without a tensor, a tensor without a parameter, another shape, or an
+            output layer that is tied and stored with other numbers than the embedding.
     """
     _check_names_and_shapes(model, checkpoint)
+    if TIED in checkpoint.shapes() and TIED not in dict(model.named_parameters()):
+        _check_tied(checkpoint)
     for name, parameter in list(model.named_parameters()):
         owner, _, leaf = name.rpartition(".")
         tensor = _read(checkpoint, name, tuple(parameter.shape), dtype).to(device)
@@ -87,12 +93,24 @@ def _check_names_and_shapes(model: nn.Module, checkpoint: Checkpoint) -> None:
                 f"{name} has shape {list(found[name])} in the checkpoint, but {_owner(model, name)} "
                 f"wants {list(shape)}; config.json and the weights are not of the same model"
             )
-    extra = sorted(found.keys() - wanted.keys() - {"lm_head.weight"})
+    extra = sorted(found.keys() - wanted.keys() - {TIED})
     if extra:
         owner = _owner(model, extra[0])
         raise ValueError(
             f"{owner} has no {extra[0]} {list(found[extra[0]])}, which the checkpoint holds"
             + (f" (and {len(extra) - 1} more)" if len(extra) > 1 else "")
+        )
+
+
+def _check_tied(checkpoint: Checkpoint) -> None:
+    head, embedding = (
+        checkpoint.tensor(name, torch.float32) for name in (TIED, "model.embed_tokens.weight")
+    )
+    if not torch.equal(head, embedding):
+        raise ValueError(
+            f"config.json ties the output layer to the embedding, and the checkpoint holds a {TIED} "
+            "with other numbers; set tie_word_embeddings to false in config.json to use it, or take "
+            "it out of the weights"
         )
 
 

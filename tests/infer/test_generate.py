@@ -69,3 +69,14 @@ def test_detours_give_the_same_products_and_leave_no_trace():
         assert got.dtype == torch.bfloat16
         assert (got - exact).abs().max() <= (plain - exact).abs().max() + 0.13  # half a step at 32
     assert torch._C._get_mkldnn_enabled() == enabled
+
+
+def test_of_two_that_leave_onednn_the_last_turns_it_on_again():
+    assert torch._C._get_mkldnn_enabled()
+    first, second = cpu.without_onednn(), cpu.without_onednn()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch._C._get_mkldnn_enabled()
+    second.__exit__(None, None, None)
+    assert torch._C._get_mkldnn_enabled()

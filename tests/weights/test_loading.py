@@ -66,6 +66,15 @@ def test_a_tied_checkpoint_that_stores_its_matrix_twice_is_fine(hf_folder):
     assert torch.equal(plain(ids_BT), twice(ids_BT))
 
 
+def test_a_tied_output_layer_with_numbers_of_its_own_is_refused(hf_folder):
+    plain = Qwen2.from_pretrained(hf_folder, dtype=torch.float32, device="cpu")
+    head_VD = plain.model.embed_tokens.weight.detach().clone()
+    head_VD[70, 31] += 0.25
+    edit(hf_folder, lm_head__weight=head_VD)
+    with pytest.raises(ValueError, match="set tie_word_embeddings to false"):
+        Qwen2.from_pretrained(hf_folder, device="cpu")
+
+
 class ForgotDown(SwiGLU):
     """A learner's MLP that lacks one of its matrices."""
 
