@@ -8,7 +8,7 @@ import torch
 from qwen2lite import CONFIGS, Parts, Qwen2
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.infer.packed import PackedQwen2, pack
-from qwen2lite.infer.products import NarrowLinear, TileLinear, fastest_linear
+from qwen2lite.infer.products import FEW_ROWS, NarrowLinear, TileLinear, fastest_linear
 from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.weights.sources import default_model
 
@@ -73,6 +73,19 @@ def test_a_narrow_row_is_what_it_is_among_others(bias):
     # Both sum 64 products in float32 and round once to bfloat16: at most a step of 2^-7 apart.
     torch.testing.assert_close(alone, product(x), rtol=2**-7, atol=1e-3)
     assert alone.shape == (1, 7, 10)
+
+
+def test_a_long_prompt_by_pieces_is_the_whole_prompt():
+    torch.manual_seed(0)
+    packed = PackedQwen2(narrow_model(), NarrowLinear)
+    mlp = packed.model.layers[0].mlp
+    x_BTD = torch.randn(2, 9, mlp.down_proj.weight.shape[0])
+    assert mlp.rows_at_once == FEW_ROWS
+    with torch.inference_mode():
+        whole_BTD = mlp(x_BTD)
+        for mlp.rows_at_once in (1, 4, 17):
+            # The number of rows picks the kernel, so that the last bit of bfloat16 may differ.
+            torch.testing.assert_close(mlp(x_BTD), whole_BTD, rtol=2**-6, atol=1e-4)
 
 
 @needs_fbgemm
