@@ -46,16 +46,20 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     plain = Qwen2.from_pretrained(MODEL, dtype=torch.bfloat16, device="cpu")
     peer = same_weights(plain)
-    ids = torch.randint(0, 100_000, (512,), generator=torch.Generator().manual_seed(0)).tolist()
+    ids = torch.randint(0, 100_000, (2048,), generator=torch.Generator().manual_seed(0)).tolist()
     ours = {kind: Ours(load(MODEL, kind, "cpu")) for kind in ("bfloat16", "int8", "int4")}
+    theirs = {"transformers": Transformers(peer)}
     ours["int4 compiled"] = Ours(load(MODEL, "int4", "cpu", compiled=True))
     with tempfile.TemporaryDirectory() as folder:
         others = llama_cpp(Path(folder))
         rows = [
             *decode_rows(flags.repeats, ours, plain, peer, others, ids[:PROMPT]),
-            *drafted_rows(flags.repeats, ours["bfloat16"], ours["int4"].model, Transformers(peer)),
+            *drafted_rows(
+                flags.repeats, ours["bfloat16"], ours["int4"].model, theirs["transformers"]
+            ),
             batch_row(flags.repeats, ours["bfloat16"].model, peer, ids),
-            *prefill_rows(flags.repeats, ours, {"transformers": Transformers(peer)} | others, ids),
+            *prefill_rows(flags.repeats, ours, theirs | others, ids[:512]),
+            *prefill_rows(flags.repeats, {"bfloat16": ours["bfloat16"]}, theirs, ids),
         ]
     measure.show(rows, flags.json)
 
@@ -188,7 +192,7 @@ def prefill_rows(
     repeats: int, ours: dict[str, Ours], others: dict[str, Side], ids: list[int]
 ) -> Iterator[measure.Row]:
     peers = {name: others[name] for name in ("transformers", "llama.cpp Q4_K_M") if name in others}
-    kinds = ("bfloat16", "int8", "int4")
+    kinds = [kind for kind in ("bfloat16", "int8", "int4") if kind in ours]
     sides = [*(ours[kind] for kind in kinds), *peers.values()]
     seconds = measure.median_seconds(repeats, *(lambda side=side: side.read(ids) for side in sides))
     rates = [len(ids) / taken for taken in seconds]
