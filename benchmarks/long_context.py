@@ -20,7 +20,7 @@ import torch
 
 from qwen2lite import Qwen2, Qwen2Tokenizer
 from qwen2lite.evaluate.finished import Finished
-from qwen2lite.evaluate.many_keys import keys_found
+from qwen2lite.evaluate.many_keys import recalled_keys
 from qwen2lite.model.config import CONFIGS
 from qwen2lite.model.device import pick_device, pick_dtype
 from qwen2lite.model.parts import Parts
@@ -135,7 +135,7 @@ def read(
     text = {"name": name, "length": length, "seed": seed}
     if finished.get(**text) is None:
         start = time.perf_counter()
-        found = keys_found(model, tokenizer, length, seed=seed)
+        found = recalled_keys(model, tokenizer, length, seed=seed)
         finished.keep([found, time.perf_counter() - start], **text)
     found, seconds = finished.get(**text)
     return found, seconds

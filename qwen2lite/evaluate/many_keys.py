@@ -66,7 +66,7 @@ def many_keys(
 
 
 @torch.inference_mode()
-def keys_found(
+def recalled_keys(
     model: Qwen2, tokenizer: Qwen2Tokenizer, length: int, count: int = 10, seed: int = 0
 ) -> list[bool]:
     """Which of the keys in one text the model gives back, from the first to the last.

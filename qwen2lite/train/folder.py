@@ -117,6 +117,16 @@ class RunFolder:
         save_file(tensors, path)
         return path
 
+    def what_broke(self, step: int, loss: float, norm: float, batches: Sequence[Batch]) -> str:
+        """Keeps the batches of a step that gave no number, and says where they are and what to do."""
+        newest = checkpoint.latest(self.checkpoints)
+        before = f"{newest} is from before it" if newest else "there is no checkpoint yet"
+        return (
+            f"step {step} broke: its loss is {loss} and the norm of its gradient {norm}. The weights "
+            f"were not moved, its batch is in {self.keep_batch(step, batches)}, and {before}. Look "
+            "at the batch, or resume with a lower learning_rate among the settings that may change"
+        )
+
     def export(self) -> Path:
         """Writes the model as a Hugging Face folder, in place of one from an earlier end."""
         folder = self.path / "model"

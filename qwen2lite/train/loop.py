@@ -14,7 +14,6 @@ from qwen2lite.model.balance import BiasedRoute
 from qwen2lite.model.device import pick_device, pick_dtype
 from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
-from qwen2lite.train.checkpoint import latest
 from qwen2lite.train.folder import RunFolder
 from qwen2lite.train.gradients import (
     Batch,
@@ -123,7 +122,7 @@ def train(
             norm_tensor = processes.whole(norm_tensor)
             loss, norm = torch.stack((loss_tensor, norm_tensor)).tolist()
             if not math.isfinite(loss + norm):
-                raise ValueError(_what_broke(run, step, loss, norm, batch))
+                raise ValueError(run.what_broke(step, loss, norm, batch))
             optimizer.step()
             optimizer.zero_grad()
             for route in routes:
@@ -242,13 +241,3 @@ def _continue(model: Qwen2, tokenizer: Qwen2Tokenizer, prompt: str, tokens: int)
     text = "".join(generate(model, tokenizer, prompt, max_new_tokens=tokens))
     model.train()
     return text
-
-
-def _what_broke(run: RunFolder, step: int, loss: float, norm: float, batch: Sequence[Batch]) -> str:
-    newest = latest(run.checkpoints)
-    before = f"{newest} is from before it" if newest else "there is no checkpoint yet"
-    return (
-        f"step {step} broke: its loss is {loss} and the norm of its gradient {norm}. The weights "
-        f"were not moved, its batch is in {run.keep_batch(step, batch)}, and {before}. Look at the "
-        "batch, or resume with a lower learning_rate among the settings that may change"
-    )

@@ -9,7 +9,7 @@ import torch
 
 from qwen2lite import Qwen2Tokenizer
 from qwen2lite.evaluate.finished import Finished
-from qwen2lite.evaluate.many_keys import keys_found, many_keys
+from qwen2lite.evaluate.many_keys import many_keys, recalled_keys
 from qwen2lite.text.vocabulary import vocabulary_of
 
 TOKENIZER = Qwen2Tokenizer(vocabulary_of([(b" ", b"t"), (b"1", b"2")]))
@@ -46,8 +46,8 @@ class Copier:
 
 
 def test_a_reader_that_remembers_all_finds_all_and_half_a_memory_half():
-    assert keys_found(Copier(), TOKENIZER, 2000, count=8) == [True] * 8
-    found = keys_found(Copier(begin=1000), TOKENIZER, 2000, count=8)
+    assert recalled_keys(Copier(), TOKENIZER, 2000, count=8) == [True] * 8
+    found = recalled_keys(Copier(begin=1000), TOKENIZER, 2000, count=8)
     assert found == [False] * 4 + [True] * 4
 
 
