@@ -2,10 +2,9 @@
 
 CPU: the model of runs/tiny.toml in float32 on 2 threads, compiled as that file says, which needs a C++
 compiler, and not. Each side has a process of its own, and they take turns. All do 50 steps from the
-same weights first, and the largest difference of their losses is printed. Ours keep the memory that
-they free, as `recipe.run` does; transformers comes as it is, and once more with that. GPU, where there
-is one: the shape of the 0.5B in bfloat16, sequences of 4,096 tokens; the unit is the share of the peak,
-whose definition is that of `qwen2lite.train.cost`. Random weights in both cases.
+same weights first, and the largest difference of their losses is printed. GPU, where there is one: the
+shape of the 0.5B in bfloat16, sequences of 4,096 tokens; the unit is the share of the peak, whose
+definition is that of `qwen2lite.train.cost`. Random weights in both cases.
 """
 
 import dataclasses
@@ -29,7 +28,6 @@ from qwen2lite.train.cost import mfu
 from qwen2lite.train.gradients import Batch, Cores, accumulate
 from qwen2lite.train.loader import Loader
 from qwen2lite.train.loss import NextToken
-from qwen2lite.train.memory import keep_freed_memory
 from qwen2lite.train.optim import clip_gradients, parameter_groups
 from qwen2lite.train.prepare import prepare
 from qwen2lite.train.recipe import Recipe, new_model
@@ -37,7 +35,6 @@ from qwen2lite.train.recompute import recompute_layers
 
 THREADS, STEPS = 2, 50
 GPU_BATCH, GPU_LENGTH, H100_FLOPS = 4, 4096, 989e12
-KEEPING = "transformers, keeping freed memory"
 TINY = Path(__file__).parents[1] / "runs" / "tiny.toml"
 Step = Callable[[], torch.Tensor]
 """Makes one update and returns its loss."""
@@ -55,17 +52,17 @@ def main() -> None:
 
 
 def cpu_rows(repeats: int, say: TextIO) -> list[measure.Row]:
-    mine, peers = ("train cpu", "train cpu, not compiled"), ("transformers", KEEPING)
-    with measure.processes(cpu_side, (*mine, *peers)) as sides:
+    with measure.processes(
+        cpu_side, ("train cpu", "train cpu, not compiled", "transformers")
+    ) as sides:
         losses = {name: torch.tensor(run(STEPS)[1]) for name, run in sides.items()}
-        for name in mine:
-            far = (losses[name] - losses["transformers"]).abs().max()
-            print(f"{name}: losses over {STEPS} steps {losses[name][0]:.4f} to {losses[name][-1]:.4f}, "
-                  f"never further than {far:.1e} from transformers'", file=say)  # fmt: skip
-        medians = measure.medians(repeats, *(partial(speed, run) for run in sides.values()))
-    rates = dict(zip(sides, medians, strict=True))
-    return [measure.Row(name, rates[name], rates[peer], peer, "tokens/s", rates[name] / rates[peer])
-            for peer in peers for name in mine]  # fmt: skip
+        peer = losses.pop("transformers")
+        for name, mine in losses.items():
+            print(f"{name}: losses over {STEPS} steps {mine[0]:.4f} to {mine[-1]:.4f}, never further "
+                  f"than {(mine - peer).abs().max():.1e} from transformers'", file=say)  # fmt: skip
+        *mine, peer = measure.medians(repeats, *(partial(speed, run) for run in sides.values()))
+    return [measure.Row(name, rate, peer, "transformers", "tokens/s", rate / peer)
+            for name, rate in zip(losses, mine, strict=True)]  # fmt: skip
 
 
 def speed(run: Callable[[int], tuple[float, list[float]]]) -> float:
@@ -76,8 +73,6 @@ def speed(run: Callable[[int], tuple[float, list[float]]]) -> float:
 def cpu_side(name: str) -> Callable[[int], tuple[float, list[float]]]:
     """A function that makes some steps, and returns tokens a second and their losses."""
     torch.set_num_threads(THREADS)
-    if name != "transformers":
-        keep_freed_memory()
     recipe = Recipe.from_toml(TINY)
     data = dataclasses.replace(recipe.data, characters=1_000_000)
     settings = dataclasses.replace(
@@ -92,7 +87,7 @@ def cpu_side(name: str) -> Callable[[int], tuple[float, list[float]]]:
     objective = NextToken(model)
     if settings.compile:
         objective.compile()
-    if name.startswith("transformers"):
+    if name == "transformers":
         step = theirs(peer_of(model), batches, rate)
     else:
         step = ours(objective, batches, rate, Cores(THREADS).accumulate)

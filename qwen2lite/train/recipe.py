@@ -25,7 +25,6 @@ from qwen2lite.train import by_hand
 from qwen2lite.train.gradients import Batch
 from qwen2lite.train.loader import Loader
 from qwen2lite.train.loop import pick_precision, train
-from qwen2lite.train.memory import keep_freed_memory
 from qwen2lite.train.parallel import join
 from qwen2lite.train.prepare import DataSettings, Prepared, prepare
 from qwen2lite.train.settings import TrainSettings, build, check_keys, read_toml
@@ -78,8 +77,6 @@ def run(
     """
     folder, recipe = Path(folder), fit_to_machine(recipe)
     settings = recipe.train
-    if pick_device(settings.device).type == "cpu":
-        keep_freed_memory()
     with join(settings) as processes:
         with processes.first():
             if settings.compile and bar:
