@@ -55,6 +55,7 @@ _USE = (
     ("rows of a batch", 35, True),
     ("bytes and products", 81, True),
     ("next token", 33, True),
+    ("guesses ahead, checked", 85, True),
     ("a folder for others", 84, False),
 )
 
