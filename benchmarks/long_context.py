@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import measure
 import torch
@@ -37,33 +38,32 @@ def main() -> None:
     flags.add_argument("--small", action="store_true", help="qwen2-tiny and short texts")
     flags.add_argument("--file", default="keys.jsonl", help="finished readings; run again to go on")
     flags.add_argument("--texts", type=int, default=1, help="texts of each length")
-    flags.add_argument(
-        "--times-trained",
-        type=int,
-        nargs="+",
-        default=[1, 2, 4],
-        help="lengths, in trained lengths",
-    )
+    flags.add_argument("--lengths", type=int, nargs="+", help="tokens (default: 1, 2, 4 × trained)")
     options = flags.parse_args()
     aside = sys.stderr if options.json else sys.stdout
     if not options.small:
         torch.set_num_threads(2)
     rows = prefill_rows(options, 2048 if options.small else 32768, 512 if options.small else 8192)
     measure.show(rows, options.json)
+    whole_model(options, aside)
+
+
+def whole_model(options: argparse.Namespace, aside: TextIO) -> None:
+    """Keys found by each way of reading, and the memory of the last."""
     source: str | Path = TINY if options.small else default_model()
     plain, tokenizer = Qwen2.from_pretrained(source), Qwen2Tokenizer.from_pretrained(source)
     trained = 512 if options.small else 32768
     ways = readers(plain, trained)
     print(f"keys found by {source}, {plain.dtype}, from the first to the last", file=aside)
-    for times in options.times_trained:
+    lengths = options.lengths or [trained, 2 * trained, 4 * trained]
+    for length in lengths:
         for name, model in ways.items():
             name = f"{source}, {name}"
             for seed in range(options.texts):
-                reading = read(model, tokenizer, options.file, name, trained * times, seed)
-                print(sentence(name, trained * times, *reading), file=aside, flush=True)
-    longest = trained * max(options.times_trained)
-    megabytes = memory_beyond_weights_and_cache(ways["dca + temperature"], longest)
-    print(f"memory beside weights and cache, {longest:,} tokens: {megabytes:.0f} MB", file=aside)
+                reading = read(model, tokenizer, options.file, name, length, seed)
+                print(sentence(name, length, *reading), file=aside, flush=True)
+    megabytes = memory_beyond_weights_and_cache(ways["dca + temperature"], max(lengths))
+    print(f"beside weights and cache, {max(lengths):,} tokens: {megabytes:.0f} MB", file=aside)
 
 
 def prefill_rows(options: argparse.Namespace, length: int, chunk_size: int) -> list[measure.Row]:
