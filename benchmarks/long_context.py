@@ -3,8 +3,8 @@
 `dca prefill`: one attention layer in the shape of the 0.5B reads 32,768 tokens, in chunks of
 chunk_size 8,192 and with full attention. A ratio below 1 is what the chunks cost; wanted is 0.67 or
 more, one and a half times the time. Then the whole model reads texts of 32K to 128K tokens, each
-with ten keys in it, in four ways. One reading of 128K tokens takes seconds on a GPU and 20 minutes on
-two cores: finished ones are kept, and a run that was stopped goes on. With --small the same code runs
+with ten keys in it, in four ways. One reading of 128K tokens takes half an hour on two cores beside
+other work: finished ones are kept, and a run that was stopped goes on. With --small the same code runs
 on data/qwen2-tiny, which finds nothing: it doesn't know the question.
 """
 

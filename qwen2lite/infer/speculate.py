@@ -78,7 +78,8 @@ class Draft:
     Args:
         model: such as `load(source, "int4")`.
         most: guesses in a row, at most.
-        least_sure: a guess of less than this probability is the last of its row.
+        least_sure: the guess that makes the product of their probabilities less than this is the
+            last of its row.
         chooser: of the guesses; None is greedy. The closer to how the text's own tokens are chosen,
             the more guesses are right, but it must not share a random state with that.
     """
