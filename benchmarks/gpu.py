@@ -19,8 +19,10 @@ from generate import same_weights
 
 from qwen2lite import CONFIGS, Qwen2
 from qwen2lite.commands.peers import Ours, Side, Transformers
+from qwen2lite.infer.ahead import generate_ahead
 from qwen2lite.infer.batch import generate_batch
 from qwen2lite.infer.compile import CompiledQwen2
+from qwen2lite.infer.fused import fused, fuses
 from qwen2lite.model.device import pick_device, pick_dtype
 from qwen2lite.train.cost import prefill_flops
 from qwen2lite.weights.sources import default_model
@@ -45,9 +47,9 @@ def main() -> None:
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{name} · {versions} · {weights} weights", file=sys.stderr)
     peer = same_weights(model)
-    texts, tokens, length = (4, 16, 512) if options.small else (64, 256, 32768)
+    texts, tokens, length = (4, 16, 512) if options.small else (64, 96, 32768)
     rows = [
-        *one_text(options.repeats, model, peer, tokens),
+        *one_text(options.repeats, model, peer, 16 if options.small else 256),
         many_texts(options.repeats, model, texts, tokens),
         long_prompt(options.repeats, model, length),
     ]
@@ -69,9 +71,10 @@ def one_text(
     repeats: int, model: Qwen2, peer: transformers.PreTrainedModel, tokens: int
 ) -> list[measure.Row]:
     prompt = list(range(100, 132))
+    kernels = {"fused": Ours(fused(model), generate_ahead)} if fuses(model) else {}
     sides = {
-        "compiled": Ours(CompiledQwen2(model)),
-        "recorded": Ours(CompiledQwen2(model, with_compiler=False)),
+        **kernels,
+        "recorded": Ours(CompiledQwen2(model, with_compiler=False), generate_ahead),
         "as it is": Ours(model),
         "transformers": Transformers(peer),
         "transformers, compiled static cache": Transformers(peer, cache_implementation="static"),
@@ -80,8 +83,8 @@ def one_text(
     named = dict(zip(sides, rates, strict=True))
     return [
         measure.Row(f"decode, {own}", named[own], named[other], other, "tokens/s", ratio)
-        for own in ("compiled", "recorded", "as it is")
-        for other in list(sides)[3:]
+        for own in list(sides)[:-2]
+        for other in list(sides)[-2:]
         for ratio in [named[own] / named[other]]
     ]
 

@@ -149,7 +149,7 @@ def sentence(name: str, length: int, found: list[bool], seconds: float) -> str:
 def memory_beyond_weights_and_cache(model: Qwen2, length: int) -> float:
     """Of the last piece of a text, which has the most keys to look at."""
     cache = model.new_cache(length)
-    for kept in (cache._keys, cache._values):
+    for kept in (*cache._keys, *cache._values):
         kept.normal_()  # written, so that the memory is taken before the measurement
     piece_BT = torch.zeros(1, min(PIECE, length // 4), dtype=torch.long, device=model.device)
     cache.length = length - piece_BT.shape[1]

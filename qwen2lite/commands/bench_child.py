@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from qwen2lite.commands.peers import LlamaCpp, Ours, Side, Transformers
+from qwen2lite.infer.ahead import fastest_writer
 from qwen2lite.infer.load import load
 
 PROMPT, READ, WRITTEN = 32, 512, 64
@@ -22,7 +23,8 @@ def loaded(job: dict[str, Any]) -> Side:
         return Transformers(source, kind, device)
     if job["program"] == "llama.cpp":
         return LlamaCpp(source, job["threads"])
-    return Ours(load(source, kind, device, job["compiled"]))
+    model = load(source, kind, device, job["compiled"])
+    return Ours(model, fastest_writer(model))
 
 
 def measure(job: dict[str, Any]) -> dict[str, float]:

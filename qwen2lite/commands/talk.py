@@ -117,6 +117,7 @@ class Session:
     def __init__(self, flags: argparse.Namespace):
 
         from qwen2lite import Qwen2Tokenizer, Sampling
+        from qwen2lite.infer.fused import fused
         from qwen2lite.infer.load import form, load
 
         source = source_of(flags)
@@ -129,6 +130,7 @@ class Session:
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
         self.parts = _kept_parts() if flags.mine else None
         self.model = load(source, flags.dtype, flags.device, flags.compile, self.parts)
+        self.model = self.model if flags.compile else fused(self.model)
         self.draft = load(source, flags.draft, flags.device) if flags.draft else None
         loaded = [self.model] if self.draft is None else [self.model, self.draft]
         numbers = (n for model in loaded for n in (*model.parameters(), *model.buffers()))
@@ -142,11 +144,11 @@ class Session:
 
     def write_ids(self) -> Callable[..., Iterator[int]]:
         """Token by token, or by drafts."""
-        from qwen2lite.infer.generate import generate_ids
+        from qwen2lite.infer.ahead import fastest_writer
         from qwen2lite.infer.speculate import Draft, speculate_ids
 
         if self.draft is None:
-            return generate_ids
+            return fastest_writer(self.model)
         likeliest = dataclasses.replace(self.sampling, temperature=0.0).sampler()
         return partial(speculate_ids, draft=Draft(self.draft, chooser=likeliest))
 

@@ -74,10 +74,14 @@ class CompiledQwen2(Qwen2):
         step = self._steps.get((size, batch_size))
         if step is None:
             self.plain.new_cache(max_length, 1)  # raises where the context is too short
-            step = StaticStep(self.plain, size, batch_size, self.with_compiler)
+            step = self.new_step(size, batch_size)
             self._steps[size, batch_size] = step
         step.cache.length, step.cache.max_length = 0, max_length
         return step.cache
+
+    def new_step(self, size: int, batch_size: int) -> "StaticStep":
+        """A step over a cache of that size."""
+        return StaticStep(self.plain, size, batch_size, self.with_compiler)
 
     @torch.inference_mode()
     def forward(

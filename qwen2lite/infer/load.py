@@ -53,15 +53,18 @@ def load(
     if not compiled:
         return model
     from qwen2lite.infer.compile import CompiledQwen2  # takes a second to import
+    from qwen2lite.infer.fused import FusedQwen2, fuses
 
-    return CompiledQwen2(model)
+    return FusedQwen2(model) if fuses(model) else CompiledQwen2(model)
 
 
 def form(model: Qwen2) -> str:
-    """What `load` made, in words: the number format, and whether it is packed or compiled."""
+    """What was loaded, in words: the number format, and whether it is packed, compiled or fused."""
     plain = getattr(model, "plain", model)
     words = [str(plain.dtype).removeprefix("torch.")]
     if isinstance(plain, PackedQwen2):
         names = {linear: [name] for name, linear in LINEARS.items()}
         words = names.get(type(plain.lm_head), ["packed"])
-    return ", ".join(words + ["compiled"] * (plain is not model))
+    if plain is not model:
+        words.append("fused" if type(model).__name__ == "FusedQwen2" else "compiled")
+    return ", ".join(words)

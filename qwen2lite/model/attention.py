@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention.bias import causal_lower_right
 
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.config import Qwen2Config
@@ -75,7 +76,9 @@ def fused_attend(
         return mixed_BKGH.reshape_as(q_BNTH)
     whole_sequence = mask is None and queries == keys
     if mask is None and 1 < queries < keys:
-        mask = causal_mask(queries, keys, q_BNTH.device)
+        # A GPU's kernels know this mask by its name; written out it would be the T×S matrix.
+        by_name = q_BNTH.device.type == "cuda"
+        mask = causal_lower_right(queries, keys) if by_name else causal_mask(queries, keys)
     return F.scaled_dot_product_attention(
         q_BNTH, k_BKSH, v_BKSH, attn_mask=mask, is_causal=whole_sequence, enable_gqa=True
     )

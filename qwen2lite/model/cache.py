@@ -28,9 +28,15 @@ class KVCache:
         device: torch.device | str = "cpu",
     ):
         heads, head_dim = config.num_key_value_heads, config.head_dim
-        shape = (config.num_hidden_layers, batch_size, heads, max_length, head_dim)
-        self._keys = torch.zeros(shape, dtype=dtype, device=device)
-        self._values = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (batch_size, heads, max_length, head_dim)
+        # A tensor for each layer: a compiled step would copy the whole of one to write to a part.
+        self._keys, self._values = (
+            [
+                torch.zeros(shape, dtype=dtype, device=device)
+                for _ in range(config.num_hidden_layers)
+            ]
+            for _ in range(2)
+        )
         self.max_length = max_length
         self.length = 0
         """Positions filled so far. The model moves it on after its last layer."""
@@ -57,11 +63,11 @@ class KVCache:
                 f"the cache has room for {self.max_length} tokens and would need {end}; "
                 "make it longer, or the text shorter"
             )
-        self._keys[layer, :, :, self.length : end] = k_BKTH
-        self._values[layer, :, :, self.length : end] = v_BKTH
-        return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
+        self._keys[layer][:, :, self.length : end] = k_BKTH
+        self._values[layer][:, :, self.length : end] = v_BKTH
+        return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
 
     @property
     def nbytes(self) -> int:
         """Memory that the cache holds, in bytes."""
-        return self._keys.nbytes + self._values.nbytes
+        return sum(layer.nbytes for layer in (*self._keys, *self._values))

@@ -58,3 +58,10 @@ def _mps_computes_right() -> bool:
     q_mps = q_BNTH.to("mps")
     got = attend(q_mps, q_mps, q_mps, is_causal=True).cpu()
     return bool(torch.allclose(right, got, atol=1e-3))
+
+
+def narrowed(x: torch.Tensor) -> torch.Tensor:
+    """What autocast would make of a tensor, for products that it doesn't know or casts too often."""
+    device = x.device.type
+    on = torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if on else x

@@ -6,12 +6,14 @@ stays there: `Parts(moe=grouped_moe)`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from qwen2lite.model.config import Qwen2Config
+from qwen2lite.model.device import narrowed
 from qwen2lite.model.moe import MixtureOfExperts
 
 
@@ -40,16 +42,44 @@ class GroupedExperts(nn.Module):
     ) -> torch.Tensor:
         """Returns mixed_XD, given what `route` says of each token."""
         experts, by_expert = chosen.flatten().sort(stable=True)
+        places = torch.arange(len(by_expert), device=chosen.device)
+        back = torch.empty_like(by_expert).scatter_(0, by_expert, places)
         numbers = torch.arange(len(self.down_proj), device=chosen.device)
         ends_E = torch.searchsorted(experts, numbers, right=True, out_int32=True)
-        # In training the stream may be wider than the weights, and autocast doesn't know this product.
-        rows = x_XD.to(self.down_proj.dtype).index_select(0, by_expert // chosen.shape[1])
-        gate, up = F.grouped_mm(rows, self.gate_up_proj.mT, offs=ends_E).chunk(2, dim=-1)
-        updates = F.grouped_mm(F.silu(gate) * up, self.down_proj.mT, offs=ends_E)
-        # Every row goes back to the place of its choice, so that its gradient is a plain copy.
-        unsorted = torch.empty_like(updates).index_copy(0, by_expert, updates)
-        shares = weights.to(x_XD.dtype)
-        return torch.einsum("xk,xkd->xd", shares, unsorted.unflatten(0, chosen.shape))
+        shares = weights.flatten().index_select(0, by_expert)[:, None]
+        # In training the stream may be wider than the weights.
+        gate_up, down = narrowed(self.gate_up_proj), narrowed(self.down_proj)
+        rows = _Taken.apply(x_XD.to(down.dtype), by_expert, back, chosen.shape[1])
+        gate, up = F.grouped_mm(rows, gate_up.mT, offs=ends_E).chunk(2, dim=-1)
+        inner = F.silu(gate) * up * shares.to(down.dtype)
+        updates = F.grouped_mm(inner, down.mT, offs=ends_E)
+        return _Taken.apply(updates, back, by_expert, 1).unflatten(0, chosen.shape).sum(1)
+
+
+class _Taken(torch.autograd.Function):
+    """Rows of x, each taken `copies` times, in the order given.
+
+    PyTorch takes the gradient of any rows by adding them up one after the other, since it can't know
+    how often each was taken. Here they are put back in their places, and summed side by side.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_XD: torch.Tensor, order: torch.Tensor, back: torch.Tensor, copies: int
+    ) -> torch.Tensor:
+        ctx.save_for_backward(back)
+        ctx.copies = copies
+        return x_XD.index_select(0, order // copies)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        return (
+            grads[0].index_select(0, back).unflatten(0, (-1, ctx.copies)).sum(1),
+            None,
+            None,
+            None,
+        )
 
 
 def grouped_moe(

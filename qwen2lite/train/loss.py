@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qwen2lite.model.device import narrowed
 from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.train.loader import document_mask, document_numbers
 
@@ -61,7 +62,7 @@ class _ChunkedLoss(torch.autograd.Function):
     The scores of all positions at once are the largest tensor of training: for the 0.5B, 4,096
     tokens make 2.5 GB of float32, and autograd keeps several. Their gradient is simple,
     $p - \text{onehot(target)}$, so it is taken at once while the scores are at hand, and they are
-    forgotten.
+    forgotten. What the 1 of a target does is one row of the weight and of its gradient.
     """
 
     @staticmethod
@@ -72,7 +73,7 @@ class _ChunkedLoss(torch.autograd.Function):
         targets_X: torch.Tensor,
         with_gradient: bool,
     ) -> torch.Tensor:
-        x_XD, weight_VD = _autocast(x_XD), _autocast(weight_VD)
+        x_XD, weight_VD = narrowed(x_XD), narrowed(weight_VD)
         rows = max(1, CHUNK_NUMBERS.get(x_XD.device.type, 2**24) // len(weight_VD))
         asked = _asked(targets_X)
         losses, dx_XD = [], torch.empty_like(x_XD)
@@ -82,9 +83,11 @@ class _ChunkedLoss(torch.autograd.Function):
             logp = _exact(x @ weight_VD.T).log_softmax(-1)
             losses.append(F.nll_loss(logp, targets, reduction="sum", ignore_index=IGNORED))
             if with_gradient:
-                dscores = _minus_one_at(logp.exp_(), targets).div_(asked).to(x.dtype)
-                dx_XD[start : start + rows] = dscores @ weight_VD
-                dweight_VD += dscores.T @ x
+                share = (targets != IGNORED).to(logp.dtype)[:, None] / asked
+                p, target = logp.exp_().mul_(share).to(x.dtype), targets.clamp(min=0)
+                dx_XD[start : start + rows] = p @ weight_VD - share * weight_VD[target]
+                dweight_VD += p.T @ x
+                dweight_VD.index_add_(0, target, (share * -x).to(dweight_VD.dtype))
         ctx.save_for_backward(dx_XD, dweight_VD)
         return torch.stack(losses).sum() / asked
 
@@ -102,18 +105,3 @@ def _asked(targets_X: torch.Tensor) -> torch.Tensor:
 def _exact(x: torch.Tensor) -> torch.Tensor:
     """In float32, or in float64 if it is that: sums over a vocabulary want more than 16 bits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _autocast(x: torch.Tensor) -> torch.Tensor:
-    """Casts once what autocast would cast anew for every chunk."""
-    device = x.device.type
-    on = torch.is_autocast_enabled(device)
-    return x.to(torch.get_autocast_dtype(device)) if on else x
-
-
-def _minus_one_at(p_XV: torch.Tensor, targets_X: torch.Tensor) -> torch.Tensor:
-    """Takes 1 from each target's probability, in place; rows that aren't asked become zero."""
-    asked_X = targets_X != IGNORED
-    p_XV.mul_(asked_X[:, None])
-    p_XV[torch.arange(len(p_XV), device=p_XV.device), targets_X.clamp(min=0)] -= asked_X.float()
-    return p_XV

@@ -197,7 +197,7 @@ def test_the_cache_holds_each_key_turned_to_its_place_in_its_chunk():
     cache = model.new_cache(9)
     with torch.inference_mode():
         model(ids_BT, cache)
-    keys_SH = cache._keys[0, 0, 0]
+    keys_SH = cache._keys[0][0, 0]
     assert torch.equal(keys_SH[:3], keys_SH[3:6])
     assert torch.equal(keys_SH[:3], keys_SH[6:9])
     assert not torch.allclose(keys_SH[0], keys_SH[1])

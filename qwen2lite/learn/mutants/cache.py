@@ -26,9 +26,9 @@ class WrittenAtTheStart(KVCache):
     def update(self, layer: int, k_BKTH: Tensor, v_BKTH: Tensor) -> tuple[Tensor, Tensor]:
         tokens = k_BKTH.shape[2]
         end = self.length + tokens
-        self._keys[layer, :, :, :tokens] = k_BKTH
-        self._values[layer, :, :, :tokens] = v_BKTH
-        return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
+        self._keys[layer][:, :, :tokens] = k_BKTH
+        self._values[layer][:, :, :tokens] = v_BKTH
+        return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
 
 
 class WholeRoom(KVCache):
@@ -113,11 +113,11 @@ class SharedByCaches(KVCache):
     """The memory belongs to the class, so two caches write into the same. Make it in __init__, on
     `self` (two engines shared one cache in deepsparse #1224: the second run of a prompt went wrong)."""
 
-    _made: ClassVar[dict[Any, tuple[Tensor, Tensor]]] = {}
+    _made: ClassVar[dict[Any, tuple[list[Tensor], list[Tensor]]]] = {}
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
-        kind = (self._keys.shape, self._keys.dtype, self._keys.device)
+        kind = (len(self._keys), self._keys[0].shape, self._keys[0].dtype, self._keys[0].device)
         self._keys, self._values = self._made.setdefault(kind, (self._keys, self._values))
 
 
@@ -129,9 +129,9 @@ class BoundOnTheNew(KVCache):
         if k_BKTH.shape[2] > self.max_length:
             raise ValueError("the cache is full")
         end = self.length + k_BKTH.shape[2]
-        self._keys[layer, :, :, self.length : end] = k_BKTH
-        self._values[layer, :, :, self.length : end] = v_BKTH
-        return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
+        self._keys[layer][:, :, self.length : end] = k_BKTH
+        self._values[layer][:, :, self.length : end] = v_BKTH
+        return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
 
 
 class AlwaysFloat32(KVCache):
@@ -168,7 +168,7 @@ class BytesOfTheKeys(KVCache):
 
     @property
     def nbytes(self) -> int:
-        return self._keys.nbytes
+        return sum(layer.nbytes for layer in self._keys)
 
 
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
