@@ -84,7 +84,7 @@ def prefill_rows(options: argparse.Namespace, length: int, chunk_size: int) -> l
     work = f"dca prefill {length // 1024}K, chunk {chunk_size}, one layer, {device.type}"
     peer = "full attention"
     return [
-        measure.Row(work, *seconds, peer, "s", seconds[1] / seconds[0]),
+        measure.Row(work, *(1e3 * s for s in seconds), peer, "ms", seconds[1] / seconds[0]),
         measure.Row(f"{work}: peak", *peaks, peer, "MB", peaks[1] / max(peaks[0], 1e-9)),
     ]
 

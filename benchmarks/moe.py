@@ -38,9 +38,11 @@ SMALL = Qwen2Config(
 
 
 def main() -> None:
-    flags = measure.parser(__doc__).parse_args()
+    parser = measure.parser(__doc__)
+    parser.add_argument("--gpu", action="store_true", help="only the GPU's rows")
+    flags = parser.parse_args()
     torch.set_num_threads(THREADS)
-    rows = list(cpu_rows(flags.repeats))
+    rows = [] if flags.gpu else list(cpu_rows(flags.repeats))
     if torch.cuda.is_available():
         rows += gpu_rows(flags.repeats, "moe gpu", SMALL)
         rows += gpu_rows(flags.repeats, "moe gpu, 57B's layer", CONFIGS["qwen2-57b-a14b"])

@@ -3,14 +3,16 @@
 CPU: the model of runs/tiny.toml in float32 on 2 threads, compiled as that file says, which needs a C++
 compiler, and not. Each side has a process of its own, and they take turns. All do 50 steps from the
 same weights first, and the largest difference of their losses is printed. GPU, where there is one: the
-shape of the 0.5B in bfloat16, sequences of 4,096 tokens; the unit is the share of the peak, whose
-definition is that of `qwen2lite.train.cost`. Random weights in both cases.
+shape of the 0.5B in bfloat16, 131,072 tokens a step in sequences of 4,096, as in runs/h100.toml; the
+unit is the share of the peak, whose definition is that of `qwen2lite.train.cost`. transformers takes
+half as many sequences at once: all of its scores at once leave no room for more. Random weights in both
+cases.
 """
 
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -34,16 +36,18 @@ from qwen2lite.train.recipe import Recipe, new_model
 from qwen2lite.train.recompute import recompute_layers
 
 THREADS, STEPS = 2, 50
-GPU_BATCH, GPU_LENGTH, H100_FLOPS = 4, 4096, 989e12
+GPU_LENGTH, GPU_SEQUENCES, GPU_AT_ONCE, H100_FLOPS = 4096, 32, 8, 989e12
 TINY = Path(__file__).parents[1] / "runs" / "tiny.toml"
 Step = Callable[[], torch.Tensor]
 """Makes one update and returns its loss."""
 
 
 def main() -> None:
-    flags = measure.parser(__doc__).parse_args()
+    parser = measure.parser(__doc__)
+    parser.add_argument("--gpu", action="store_true", help="only the GPU's rows")
+    flags = parser.parse_args()
     torch.set_num_threads(THREADS)
-    rows = cpu_rows(flags.repeats, sys.stderr if flags.json else sys.stdout)
+    rows = [] if flags.gpu else cpu_rows(flags.repeats, sys.stderr if flags.json else sys.stdout)
     if torch.cuda.is_available():
         rows += gpu_rows(flags.repeats)
     measure.show(rows, flags.json)
@@ -82,15 +86,16 @@ def cpu_side(name: str) -> Callable[[int], tuple[float, list[float]]]:
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(recipe.data, Path(folder), recipe.config.vocab_size)
         ids = prepared.train.ids[:].copy()  # the file goes with the folder
-    batches = list(islice(Loader(ids, settings.sequence_length, settings.batch_size), STEPS))
+    batches = islice(Loader(ids, settings.sequence_length, settings.batch_size), STEPS)
+    steps = [[batch] for batch in batches]
     model, rate = new_model(recipe, prepared), settings.learning_rate / 3
     objective = NextToken(model)
     if settings.compile:
         objective.compile()
     if name == "transformers":
-        step = theirs(peer_of(model), batches, rate)
+        step = theirs(peer_of(model), steps, rate)
     else:
-        step = ours(objective, batches, rate, Cores(THREADS).accumulate)
+        step = ours(objective, steps, rate, Cores(THREADS).accumulate)
 
     def run(count: int) -> tuple[float, list[float]]:
         losses: list[torch.Tensor] = []
@@ -100,34 +105,46 @@ def cpu_side(name: str) -> Callable[[int], tuple[float, list[float]]]:
     return run
 
 
-def gpu_rows(repeats: int) -> Iterator[measure.Row]:
+def gpu_rows(repeats: int) -> list[measure.Row]:
     """The 0.5B's shape; ours compiled, with and without activation checkpointing."""
+    share: dict[str, float] = {}
+    own, peer = ("train gpu", "train gpu, recomputed"), "transformers, compiled"
+    for names in (own, (peer,)):  # the memory isn't enough for all
+        with measure.processes(gpu_side, names) as sides:
+            share |= zip(names, measure.medians(repeats, *sides.values()), strict=True)
+    return [
+        measure.Row(name, share[name], share[peer], peer, "% of peak", share[name] / share[peer])
+        for name in own
+    ]
+
+
+def gpu_side(name: str) -> Callable[[], float]:
+    """A function that makes three steps, and returns the share of the peak."""
     config = dataclasses.replace(CONFIGS["qwen2-0.5b"], eos_token_id=None)
-    rng = torch.Generator("cuda").manual_seed(0)
-    shape = (GPU_BATCH, GPU_LENGTH + 1)
-    rows = torch.randint(config.vocab_size, shape, device="cuda", generator=rng)
-    batch = (rows[:, :-1], rows[:, 1:].contiguous())
-    add_gradients = partial(accumulate, dtype=torch.bfloat16)
-    tokens = 10 * GPU_BATCH * GPU_LENGTH
-    for name, recompute in (("train gpu", False), ("train gpu, recomputed", True)):
-        torch.manual_seed(0)
-        with torch.device("cuda"):
-            model = Qwen2(config)
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = Qwen2(config)
+        ids = torch.randint(config.vocab_size, (GPU_SEQUENCES, GPU_LENGTH + 1))
+    at_once = GPU_AT_ONCE // 2 if name.startswith("transformers") else GPU_AT_ONCE
+    batches = [(rows[:, :-1], rows[:, 1:].contiguous()) for rows in ids.split(at_once)]
+    if name.startswith("transformers"):
+        model = peer_of(model)
+        model.compile()
+        step = waiting(theirs(model, [batches], 1e-4))
+    else:
         objective = NextToken(model)
-        if recompute:
+        if name.endswith("recomputed"):
             recompute_layers(objective)
         objective.compile()
-        peer = peer_of(model)
-        peer.compile()
-        sides = [waiting(ours(objective, [batch], 1e-4, add_gradients)),
-                 waiting(theirs(peer, [batch], 1e-4))]  # fmt: skip
-        seconds = measure.median_seconds(repeats, *(partial(some, step) for step in sides))
-        mine, theirs_ = (100 * mfu(config, GPU_LENGTH, tokens / s, H100_FLOPS) for s in seconds)
-        yield measure.Row(
-            name, mine, theirs_, "transformers, compiled", "% of peak", mine / theirs_
-        )
-        del model, objective, peer, sides
-        torch.cuda.empty_cache()
+        add_gradients = partial(accumulate, dtype=torch.bfloat16)
+        step = waiting(ours(objective, [batches], 1e-4, add_gradients))
+    step()  # compiles, while the other side does
+
+    def run() -> float:
+        seconds = measure.seconds(lambda: [step() for _ in range(3)])
+        return 100 * mfu(config, GPU_LENGTH, 3 * ids[:, 1:].numel() / seconds, H100_FLOPS)
+
+    return run
 
 
 def waiting(step: Step) -> Step:
@@ -139,18 +156,15 @@ def waiting(step: Step) -> Step:
     return wait
 
 
-def some(step: Step, number: int = 10) -> None:
-    for _ in range(number):
-        step()
-
-
-def ours(objective: NextToken, batches: list[Batch], rate: float, add_gradients: Callable) -> Step:
-    turn = cycle(batches)
+def ours(
+    objective: NextToken, steps: list[list[Batch]], rate: float, add_gradients: Callable
+) -> Step:
+    turn = cycle(steps)
     groups = parameter_groups(objective.model, 0.1)
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
     def step() -> torch.Tensor:
-        loss = add_gradients(objective, [next(turn)])
+        loss = add_gradients(objective, next(turn))
         clip_gradients(objective.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -159,18 +173,19 @@ def ours(objective: NextToken, batches: list[Batch], rate: float, add_gradients:
     return step
 
 
-def theirs(model: nn.Module, batches: list[Batch], rate: float, **autocast: object) -> Step:
+def theirs(model: nn.Module, steps: list[list[Batch]], rate: float) -> Step:
     """The loop as most people write it."""
-    turn = cycle(batches)
+    turn = cycle(steps)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=rate, betas=(0.9, 0.95))
     place = next(model.parameters()).device.type
 
     def step() -> torch.Tensor:
-        ids_BT, targets_BT = next(turn)
-        with torch.autocast(place, torch.bfloat16, enabled=place == "cuda"):
-            logits_BTV = model(ids_BT, use_cache=False).logits
-        loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
-        loss.backward()
+        batches = next(turn)
+        for ids_BT, targets_BT in batches:
+            with torch.autocast(place, torch.bfloat16, enabled=place == "cuda"):
+                logits_BTV = model(ids_BT, use_cache=False).logits
+            loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
+            (loss / len(batches)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
