@@ -14,10 +14,10 @@ from qwen2lite.infer.packed import is_plain
 from qwen2lite.model.parts import Parts
 from qwen2lite.model.qwen2 import Qwen2
 
-ROWS = {"qkv": 4, "mix_slices": 4, "gate_up": 8, "down": 2, "scores": 16}
+ROWS = {"qkv": 4, "mix_slices": 4, "gate_up": 8, "down": 2, "output_layer": 16}
 """Rows of a matrix, for qkv pairs of them, that a program multiplies: the fastest on an H100."""
 WARPS = {
-    "qkv": 4, "attend": 4, "join": 4, "mix_slices": 4, "gate_up": 4, "down": 8, "scores": 4
+    "qkv": 4, "attend_slice": 4, "join": 4, "mix_slices": 4, "gate_up": 4, "down": 8, "output_layer": 4
 }  # fmt: skip
 BLOCK = 64
 """Columns of the cache that a program takes at a time."""
@@ -80,7 +80,7 @@ class FusedStep(StaticStep):
         weight_VD, norm = self.model.output_weight_VD, decoder.norm
         logits_V = x_D.new_empty(len(weight_VD))
         launch.rows(
-            "scores", len(weight_VD), x_D, norm.weight, norm.eps, weight_VD, logits_V,
+            "output_layer", len(weight_VD), x_D, norm.weight, norm.eps, weight_VD, logits_V,
             len(weight_VD), D=len(x_D), WIDTH=_room(len(x_D)),
         )  # fmt: skip
         return logits_V[None, None]
@@ -103,7 +103,7 @@ class FusedStep(StaticStep):
         mixed_SNH = torch.empty(slices, heads, head_dim, device=x_D.device)
         counts = torch.empty(2, slices, heads, device=x_D.device)
         launch(
-            "attend", (heads, slices), q_NH, keys, values, self.visible.view(torch.uint8),
+            "attend_slice", (heads, slices), q_NH, keys, values, self.visible.view(torch.uint8),
             self.position_T, mixed_SNH, *counts, size, head_dim**-0.5,
             K=kv_heads, SLICES=slices, BLOCK=BLOCK, **shape,
         )  # fmt: skip

@@ -7,7 +7,7 @@ wants it (a norm of 896 numbers costs less than a kernel of its own), and what i
 products, with what leads up to them and what follows from them:
 
 1. `qkv`: norm, three products, biases, rotary angles, and the new column of the cache
-2. `attend`: softmax over a slice of the columns
+2. `attend_slice`: softmax over a slice of the columns
 3. `mix_slices`: the slices together, output product, onto the stream; of many slices, `join` makes
    one beforehand
 4. `gate_up`: norm, two products, SwiGLU's gate
@@ -64,7 +64,7 @@ def qkv(
 
 
 @triton.jit
-def attend(
+def attend_slice(
     q_ptr, keys_ptr, values_ptr, visible_ptr, position_ptr, mixed_ptr, most_ptr, sum_ptr, size, scale,
     N: tl.constexpr, K: tl.constexpr, H: tl.constexpr, SLICES: tl.constexpr, BLOCK: tl.constexpr,
     EARLY: tl.constexpr,
@@ -165,7 +165,7 @@ def down(
 
 
 @triton.jit
-def scores(
+def output_layer(
     x_ptr, norm_ptr, eps, weight_ptr, logits_ptr, V,
     D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip

@@ -18,7 +18,9 @@ from tests.infer.test_compile import EXPERTS, SHAPE, small_model
 GROUPS = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Before 3.7 the interpreter couldn't count with newer releases of NumPy.
-pytest.importorskip("triton", None if DEVICE == "cuda" else "3.7", "not checked: no such Triton here")
+pytest.importorskip(
+    "triton", None if DEVICE == "cuda" else "3.7", "not checked: no such Triton here"
+)
 
 
 TINY = {"vocab_size": 33, "hidden_size": 48, "intermediate_size": 40, "num_attention_heads": 3}
