@@ -29,14 +29,10 @@ class KVCache:
     ):
         heads, head_dim = config.num_key_value_heads, config.head_dim
         shape = (batch_size, heads, max_length, head_dim)
-        # A tensor for each layer: a compiled step would copy the whole of one to write to a part.
-        self._keys, self._values = (
-            [
-                torch.zeros(shape, dtype=dtype, device=device)
-                for _ in range(config.num_hidden_layers)
-            ]
-            for _ in range(2)
-        )
+        layers = range(config.num_hidden_layers)
+        # A tensor for each: a compiled step would copy the whole of a larger one to write to a part.
+        self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        self._values = [torch.zeros_like(kept) for kept in self._keys]
         self.max_length = max_length
         self.length = 0
         """Positions filled so far. The model moves it on after its last layer."""
