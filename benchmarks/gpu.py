@@ -22,7 +22,7 @@ from qwen2lite.commands.peers import Ours, Side, Transformers
 from qwen2lite.infer.ahead import generate_ahead
 from qwen2lite.infer.batch import generate_batch
 from qwen2lite.infer.compile import CompiledQwen2
-from qwen2lite.infer.fused import fused, fuses
+from qwen2lite.infer.fused import fuse, fuses
 from qwen2lite.model.device import pick_device, pick_dtype
 from qwen2lite.train.cost import prefill_flops
 from qwen2lite.weights.sources import default_model
@@ -71,7 +71,7 @@ def one_text(
     repeats: int, model: Qwen2, peer: transformers.PreTrainedModel, tokens: int
 ) -> list[measure.Row]:
     prompt = list(range(100, 132))
-    kernels = {"fused": Ours(fused(model), generate_ahead)} if fuses(model) else {}
+    kernels = {"fused": Ours(fuse(model), generate_ahead)} if fuses(model) else {}
     sides = {
         **kernels,
         "recorded": Ours(CompiledQwen2(model, with_compiler=False), generate_ahead),

@@ -117,7 +117,7 @@ class Session:
     def __init__(self, flags: argparse.Namespace):
 
         from qwen2lite import Qwen2Tokenizer, Sampling
-        from qwen2lite.infer.fused import fused
+        from qwen2lite.infer.fused import fuse
         from qwen2lite.infer.load import form, load
 
         source = source_of(flags)
@@ -130,7 +130,7 @@ class Session:
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
         self.parts = _kept_parts() if flags.mine else None
         self.model = load(source, flags.dtype, flags.device, flags.compile, self.parts)
-        self.model = self.model if flags.compile else fused(self.model)
+        self.model = self.model if flags.compile else fuse(self.model)
         self.draft = load(source, flags.draft, flags.device) if flags.draft else None
         loaded = [self.model] if self.draft is None else [self.model, self.draft]
         numbers = (n for model in loaded for n in (*model.parameters(), *model.buffers()))

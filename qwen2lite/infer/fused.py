@@ -25,7 +25,7 @@ FEW_SLICES, FEW_COLUMNS = 8, 2048
 """Programs that share the columns of a head, up to that many; in longer caches each has one block."""
 
 
-def fused(model: Qwen2) -> Qwen2:
+def fuse(model: Qwen2) -> Qwen2:
     """The model as it writes one text fastest on a GPU; any other model comes back as it is."""
     return FusedQwen2(model, with_compiler=False) if fuses(model) else model
 

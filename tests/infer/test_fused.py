@@ -8,7 +8,7 @@ import torch
 from qwen2lite import CONFIGS, Parts, Qwen2
 from qwen2lite.infer import fused as fused_module
 from qwen2lite.infer.ahead import generate_ahead
-from qwen2lite.infer.fused import FusedQwen2, fits, fused
+from qwen2lite.infer.fused import FusedQwen2, fits, fuse
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.infer.packed import PackedQwen2
 from qwen2lite.infer.quantized_products import Int4Linear
@@ -120,13 +120,13 @@ def test_only_the_packages_own_dense_layers_fit():
     assert fits(small_model())
     for model in others:
         assert not fits(model)
-        assert fused(model) is model
+        assert fuse(model) is model
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="not checked: there is no GPU here")
 def test_recorded_on_a_gpu_it_writes_the_same_texts():
     model = small(max_position_embeddings=8192)
-    kernels = fused(model)
+    kernels = fuse(model)
     assert isinstance(kernels, FusedQwen2)
     for prompt, limit in (([1, 2, 3], 100), (list(range(33)) * 80, 40), ([9], 100)):
         wanted = list(generate_ids(model, prompt, limit))
