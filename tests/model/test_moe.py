@@ -215,6 +215,23 @@ def test_gradients_equal_transformers(parts, tmp_path):
         torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("experts", [Experts, GroupedExperts])
+def test_under_autocast_products_are_bfloat16_and_gradients_float32(experts):
+    moe = layer(shape(norm=True), experts)
+    x_BTD = torch.randn(2, 30, 16)
+    found = []
+    for narrow in (False, True):
+        moe.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            mixed_BTD = moe(x_BTD)
+        mixed_BTD.float().square().sum().backward()
+        found.append([mixed_BTD.float(), *(weight.grad for weight in moe.parameters())])
+    for exact, rounded in zip(*found, strict=True):
+        # Eight bits of mantissa, and a few roundings one after the other.
+        assert 5e-4 * exact.norm() <= (rounded - exact).norm() <= 0.02 * exact.norm()
+        assert rounded.dtype == torch.float32
+
+
 def published_gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     return {
         part: torch.zeros_like(p)[index] if p.grad is None else p.grad[index]
