@@ -32,6 +32,7 @@ from qwen2lite.train.loader import Loader
 from qwen2lite.train.loss import NextToken
 from qwen2lite.train.optim import clip_gradients, parameter_groups
 from qwen2lite.train.prepare import prepare
+from qwen2lite.train.products import use_fastest_products
 from qwen2lite.train.recipe import Recipe, new_model
 from qwen2lite.train.recompute import recompute_layers
 
@@ -90,11 +91,12 @@ def cpu_side(name: str) -> Callable[[int], tuple[float, list[float]]]:
     steps = [[batch] for batch in batches]
     model, rate = new_model(recipe, prepared), settings.learning_rate / 3
     objective = NextToken(model)
-    if settings.compile:
-        objective.compile()
     if name == "transformers":
         step = theirs(peer_of(model), steps, rate)
     else:
+        use_fastest_products(objective)
+        if settings.compile:
+            objective.compile()
         step = ours(objective, steps, rate, Cores(THREADS).accumulate)
 
     def run(count: int) -> tuple[float, list[float]]:

@@ -27,6 +27,7 @@ from qwen2lite.train.loss import NextToken
 from qwen2lite.train.metrics import Watch
 from qwen2lite.train.optim import AdamW, clip_gradients, parameter_groups
 from qwen2lite.train.processes import Alone
+from qwen2lite.train.products import use_fastest_products
 from qwen2lite.train.recompute import recompute_layers
 from qwen2lite.train.settings import TrainSettings
 
@@ -102,6 +103,8 @@ def train(
     objective = objective or NextToken(model, _document_end(model, settings))
     if settings.activation_checkpointing:
         recompute_layers(objective)
+    if device.type == "cpu" and dtype == torch.float32:
+        use_fastest_products(objective)
     if settings.compile:
         objective.compile()
     objective = processes.wrap(objective, dtype)

@@ -1,5 +1,6 @@
 r"""What training makes small: the surprise at the next token, averaged over all positions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from qwen2lite.train.loader import document_mask, document_numbers
 
 IGNORED = -100
 """As a target: this position is not asked."""
+Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Multiplies every row of one matrix with every row of another."""
 CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**29}
 """Scores that are held at a time: what a CPU's cache takes; on a GPU, 2 GB."""
 
@@ -41,6 +44,8 @@ class NextToken(nn.Module):
         super().__init__()
         self.model = model
         self.eos = eos
+        self.product: Product = product
+        """How scores and their gradients are multiplied; see `train/products`."""
 
     def forward(self, ids_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
         """Returns the mean loss of a batch."""
@@ -53,7 +58,13 @@ class NextToken(nn.Module):
             self.model.output_weight_VD,
             targets_BT.flatten(),
             torch.is_grad_enabled(),
+            self.product,
         )
+
+
+def product(a_XD: torch.Tensor, b_VD: torch.Tensor) -> torch.Tensor:
+    """The usual `Product`."""
+    return a_XD @ b_VD.T
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -72,6 +83,7 @@ class _ChunkedLoss(torch.autograd.Function):
         weight_VD: torch.Tensor,
         targets_X: torch.Tensor,
         with_gradient: bool,
+        product: Product = product,
     ) -> torch.Tensor:
         x_XD, weight_VD = narrowed(x_XD), narrowed(weight_VD)
         rows = max(1, CHUNK_NUMBERS.get(x_XD.device.type, 2**24) // len(weight_VD))
@@ -80,21 +92,22 @@ class _ChunkedLoss(torch.autograd.Function):
         dweight_VD = torch.zeros_like(_exact(weight_VD))
         for start in range(0, len(x_XD), rows):
             x, targets = x_XD[start : start + rows], targets_X[start : start + rows]
-            logp = _exact(x @ weight_VD.T).log_softmax(-1)
+            logp = _exact(product(x, weight_VD)).log_softmax(-1)
             losses.append(F.nll_loss(logp, targets, reduction="sum", ignore_index=IGNORED))
             if with_gradient:
                 share = (targets != IGNORED).to(logp.dtype)[:, None] / asked
                 p, target = logp.exp_().mul_(share).to(x.dtype), targets.clamp(min=0)
-                dx_XD[start : start + rows] = p @ weight_VD - share * weight_VD[target]
-                dweight_VD += p.T @ x
+                dx = product(p, weight_VD.T) - share * weight_VD[target]
+                dx_XD[start : start + rows] = dx
+                dweight_VD += product(p.T, x.T)
                 dweight_VD.index_add_(0, target, (share * -x).to(dweight_VD.dtype))
         ctx.save_for_backward(dx_XD, dweight_VD)
         return torch.stack(losses).sum() / asked
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         dx_XD, dweight_VD = ctx.saved_tensors
-        return dx_XD * grads[0], dweight_VD * grads[0], None, None
+        return dx_XD * grads[0], dweight_VD * grads[0], None, None, None
 
 
 def _asked(targets_X: torch.Tensor) -> torch.Tensor:
