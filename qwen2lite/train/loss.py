@@ -15,8 +15,8 @@ IGNORED = -100
 """As a target: this position is not asked."""
 Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Multiplies every row of one matrix with every row of another."""
-CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**29}
-"""Scores that are held at a time: what a CPU's cache takes; on a GPU, 2 GB."""
+CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**28}
+"""Scores that are held at a time: what a CPU's cache takes; on a GPU, 1 GB."""
 
 
 def next_token_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
