@@ -5,6 +5,7 @@ products is to take as little time as it can. `infer/products.py` says how they 
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,14 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from qwen2lite.infer.products import FEW_ROWS, NarrowLinear, TileLinear, fastest_linear
+from qwen2lite.infer.cpu import without_onednn
+from qwen2lite.infer.products import (
+    FEW_ROWS,
+    NarrowLinear,
+    TileLinear,
+    fastest_linear,
+    takes_vectors,
+)
 from qwen2lite.infer.quantized_products import Int4Linear, Int8Linear
 from qwen2lite.model.attention import GroupedQueryAttention
 from qwen2lite.model.cache import KVCache
@@ -170,6 +178,8 @@ class PackedQwen2(Qwen2):
             packing = pool.map(partial(_pack_layer, linear), decoder.layers, source.layers)
             list(tqdm(packing, "packing", len(source.layers), delay=2, leave=False))
         self.lm_head: Any = output.result()
+        vectors = linear is not NarrowLinear or takes_vectors(model.dtype)
+        self.around_a_row = nullcontext if vectors else without_onednn
         self.eval()
 
     @property
@@ -181,6 +191,11 @@ class PackedQwen2(Qwen2):
     def cache_dtype(self) -> torch.dtype:
         """Of what the products give."""
         return self.lm_head.out_dtype
+
+    def forward(self, ids_BT: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+        """Arguments and result are those of `Qwen2`."""
+        with self.around_a_row() if ids_BT.numel() == 1 else nullcontext():
+            return super().forward(ids_BT, *arguments, **named)
 
     def score(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """Returns logits_BTV."""

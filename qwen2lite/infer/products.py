@@ -3,20 +3,26 @@
 * `TileLinear`: FBGEMM, the kernels that PyTorch carries for quantised models, keeps float16 weights in
   tiles, widens them on the way and computes in float32. Best where a processor knows no bfloat16.
 * `NarrowLinear`: the weights as they are. A processor with bfloat16 instructions reads them at
-  memory's speed as long as one row is a *vector* (`torch.mv`; the same row as a matrix of one row
-  takes 1.5 times as long), and many rows run through its matrix units. A few rows are columns to the
-  right of the weight: eight of them take two thirds of the time that they take on its left.
+  memory's speed, on a Xeon with AMX as long as one row is a *vector* (`torch.mv`; the same row as a
+  matrix of one row takes 1.5 times as long), on an AMD EPYC with AVX-512 without oneDNN (2.6 times as
+  fast as a vector). Many rows run through its matrix units. A few rows are columns to the right of the
+  weight on that Xeon: eight of them take two thirds of the time that they take on its left, and on the
+  EPYC nearly twice. So both are tried out.
 """
+
+import functools
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qwen2lite.infer.cpu import faster, without_onednn
 from qwen2lite.model.device import pick_dtype
 
 LARGEST_FLOAT16 = 65504.0
 FEW_ROWS = 256
-"""Up to so many rows the weight goes first in the product; measured on a Xeon with AMX."""
+"""Up to so many rows the weight goes first, where it does at all; measured on a Xeon with AMX."""
 
 
 class TileLinear(nn.Module):
@@ -63,6 +69,8 @@ class NarrowLinear(nn.Module):
         super().__init__()
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         self.out_dtype = weight.dtype
+        self.as_vector = takes_vectors(weight.dtype)
+        self.few_rows = FEW_ROWS if weight_goes_first(weight.dtype) else 1
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         self.bias = (
             nn.Parameter(torch.cat(biases).detach(), requires_grad=False) if biases else None
@@ -71,15 +79,15 @@ class NarrowLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the outputs in the weights' format; x may be float32."""
         rows = x.to(self.out_dtype).reshape(-1, x.shape[-1])
-        if len(rows) == 1:
-            out = self._of_a_row(rows[0])
-        elif len(rows) <= FEW_ROWS:
+        if len(rows) == 1 and self.as_vector:
+            out = self._of_a_vector(rows[0])
+        elif 1 < len(rows) <= self.few_rows:
             out = self._of_columns(rows.t()).t()
         else:
             out = F.linear(rows, self.weight, self.bias)
         return out.view(*x.shape[:-1], -1)
 
-    def _of_a_row(self, row: torch.Tensor) -> torch.Tensor:
+    def _of_a_vector(self, row: torch.Tensor) -> torch.Tensor:
         if self.bias is None:
             return torch.mv(self.weight, row)
         return torch.addmv(self.bias, self.weight, row)
@@ -88,6 +96,25 @@ class NarrowLinear(nn.Module):
         if self.bias is None:
             return torch.mm(self.weight, columns)
         return torch.addmm(self.bias[:, None], self.weight, columns)
+
+
+@functools.cache
+def takes_vectors(dtype: torch.dtype) -> bool:
+    """Whether a vector through oneDNN is faster than a row without it; tried once a process."""
+    weight, row = torch.ones(16384, 1024, dtype=dtype), torch.ones(1, 1024, dtype=dtype)
+
+    def row_without_onednn() -> None:
+        with without_onednn():
+            F.linear(row, weight)
+
+    return faster(partial(torch.mv, weight, row[0]), row_without_onednn)
+
+
+@functools.cache
+def weight_goes_first(dtype: torch.dtype) -> bool:
+    """Whether eight rows are faster as columns behind the weight; tried once a process."""
+    weight, rows = torch.ones(16384, 1024, dtype=dtype), torch.ones(8, 1024, dtype=dtype)
+    return faster(partial(torch.mm, weight, rows.t()), partial(F.linear, rows, weight))
 
 
 def fastest_linear(dtype: torch.dtype) -> type[TileLinear] | type[NarrowLinear]:

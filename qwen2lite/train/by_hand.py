@@ -2,8 +2,8 @@ r"""Gradients written by hand, for training small models on a CPU.
 
 Autograd differentiates every little operation by itself, and each one reads and writes whole
 tensors. On a CPU, where a small model's products are as fast as the processor multiplies (or made so
-by `train/products`), those trips to memory are what is left to save: derived on paper, the gradient of a norm takes six of
-them in place of seventeen. Numbers and parameter names are those of the plain parts.
+by `train/products`), those trips to memory are what is left to save: derived on paper, the gradient of
+a norm takes six of them in place of seventeen. Numbers and names are those of the plain parts.
 """
 
 from typing import Any

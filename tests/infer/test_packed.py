@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from qwen2lite import CONFIGS, Parts, Qwen2
+from qwen2lite.infer import packed as packed_module
+from qwen2lite.infer import products
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.infer.packed import PackedQwen2, pack
 from qwen2lite.infer.products import FEW_ROWS, NarrowLinear, TileLinear, fastest_linear
@@ -73,6 +75,39 @@ def test_a_narrow_row_is_what_it_is_among_others(bias):
     # Both sum 64 products in float32 and round once to bfloat16: at most a step of 2^-7 apart.
     torch.testing.assert_close(alone, product(x), rtol=2**-7, atol=1e-3)
     assert alone.shape == (1, 7, 10)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_few_rows_are_the_same_on_either_side_of_the_weight(first, monkeypatch):
+    monkeypatch.setattr(products, "weight_goes_first", lambda dtype: first)
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(9, 64).bfloat16(), torch.randn(9).bfloat16(), torch.randn(5, 64)
+    product = NarrowLinear(weight, biases=(bias,))
+    assert product.few_rows == (FEW_ROWS if first else 1)
+    exact = x.bfloat16().double() @ weight.double().T + bias
+    torch.testing.assert_close(product(x).double(), exact, rtol=2**-7, atol=1e-3)
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("vectors", [True, False])
+def test_a_single_row_goes_the_way_that_was_faster(vectors, monkeypatch):
+    monkeypatch.setattr(products, "takes_vectors", lambda dtype: vectors)
+    monkeypatch.setattr(packed_module, "takes_vectors", lambda dtype: vectors)
+    packed, seen = PackedQwen2(narrow_model(), NarrowLinear), []
+    multiply = NarrowLinear.forward
+
+    def look(self, x):
+        seen.append((self.as_vector, torch._C._get_mkldnn_enabled()))
+        return multiply(self, x)
+
+    monkeypatch.setattr(NarrowLinear, "forward", look)
+    enabled = torch._C._get_mkldnn_enabled()
+    with torch.inference_mode():
+        logits_BTV = packed(torch.tensor([[3]]), packed.new_cache(2))
+    assert set(seen) == {(vectors, enabled and vectors)}
+    assert torch._C._get_mkldnn_enabled() == enabled
+    truth = in_float32(narrow_model())(torch.tensor([[3]]))
+    assert (logits_BTV - truth).abs().max() <= 0.02 * truth.abs().max()
 
 
 def test_a_long_prompt_by_pieces_is_the_whole_prompt():
