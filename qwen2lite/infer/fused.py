@@ -19,6 +19,9 @@ ROWS = {"qkv": 4, "mix_slices": 4, "gate_up": 8, "down": 2, "output_layer": 16}
 WARPS = {
     "qkv": 4, "attend_slice": 4, "join": 4, "mix_slices": 4, "gate_up": 4, "down": 8, "output_layer": 4
 }  # fmt: skip
+LARGEST = 2048
+"""Hidden size up to which the kernels run: a program holds whole rows in its registers. Steps of larger
+models are bound by memory anyway."""
 BLOCK = 64
 """Columns of the cache that a program takes at a time."""
 FEW_SLICES, FEW_COLUMNS = 8, 2048
@@ -42,6 +45,7 @@ def fits(model: Qwen2) -> bool:
     return (
         is_plain(model)
         and model.parts == Parts(cache=model.parts.cache)
+        and config.hidden_size <= LARGEST
         and config.head_dim & (config.head_dim - 1) == 0
         and config.head_dim >= 2 * ROWS["qkv"]
         and config.intermediate_size % ROWS["gate_up"] == 0
@@ -91,30 +95,38 @@ class FusedStep(StaticStep):
             config.num_attention_heads, config.num_key_value_heads, config.head_dim
         )  # fmt: skip
         keys, values = self.cache.columns(number)
-        size, shape = keys.shape[2], {"N": heads, "H": head_dim}
         q_NH = x_D.new_empty(heads, head_dim)
         launch.rows(
             "qkv", (heads + 2 * kv_heads) * head_dim // 2,
             x_D, norm.weight, norm.eps, self.position_T, *self.tables,
             *_weights(attention.q_proj), *_weights(attention.k_proj), *_weights(attention.v_proj),
-            q_NH, keys, values, size, K=kv_heads, D=len(x_D), WIDTH=_room(len(x_D)), **shape,
+            q_NH, keys, values, keys.shape[2],
+            N=heads, K=kv_heads, H=head_dim, D=len(x_D), WIDTH=_room(len(x_D)),
         )  # fmt: skip
+        mixed_SNH, counts = self._slices(launch, q_NH, keys, values)
+        launch.rows(
+            "mix_slices", len(x_D), x_D, mixed_SNH, *counts, attention.o_proj.weight,
+            N=heads, H=head_dim, D=len(x_D), WIDTH=_room(heads * head_dim), SLICES=len(mixed_SNH),
+        )  # fmt: skip
+
+    def _slices(
+        self, launch: "Launcher", q_NH: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each slice of the columns gives, and its largest score and sum for each head."""
+        (heads, head_dim), (_, kv_heads, size, _) = q_NH.shape, keys.shape
         slices = FEW_SLICES if size <= FEW_COLUMNS else min(size // BLOCK, 128)
-        mixed_SNH = torch.empty(slices, heads, head_dim, device=x_D.device)
-        counts = torch.empty(2, slices, heads, device=x_D.device)
+        mixed_SNH = torch.empty(slices, heads, head_dim, device=q_NH.device)
+        counts = torch.empty(2, slices, heads, device=q_NH.device)
         launch(
             "attend_slice", (heads, slices), q_NH, keys, values, self.visible.view(torch.uint8),
             self.position_T, mixed_SNH, *counts, size, head_dim**-0.5,
-            K=kv_heads, SLICES=slices, BLOCK=BLOCK, **shape,
+            N=heads, K=kv_heads, H=head_dim, SLICES=slices, BLOCK=BLOCK,
         )  # fmt: skip
-        if slices > FEW_SLICES:
-            whole_SNH = torch.empty(1, heads, head_dim, device=x_D.device)
-            launch("join", (heads,), mixed_SNH, *counts, whole_SNH, SLICES=slices, **shape)
-            mixed_SNH, counts, slices = whole_SNH, torch.ones(2, 1, heads, device=x_D.device), 1
-        launch.rows(
-            "mix_slices", len(x_D), x_D, mixed_SNH, *counts, attention.o_proj.weight,
-            D=len(x_D), WIDTH=_room(heads * head_dim), SLICES=slices, **shape,
-        )  # fmt: skip
+        if slices <= FEW_SLICES:
+            return mixed_SNH, counts
+        whole = torch.empty(1, heads, head_dim, device=q_NH.device)
+        launch("join", (heads,), mixed_SNH, *counts, whole, N=heads, H=head_dim, SLICES=slices)
+        return whole, torch.ones(2, 1, heads, device=q_NH.device)
 
     def _mlp(self, launch: "Launcher", x_D: torch.Tensor, layer: Any) -> None:
         mlp, norm = layer.mlp, layer.post_attention_layernorm

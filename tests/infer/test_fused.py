@@ -113,6 +113,7 @@ def test_only_the_packages_own_dense_layers_fit():
         small_model(**EXPERTS),
         small_model(dual_chunk_attention_config=chunks),
         small_model(intermediate_size=98),
+        small_model(hidden_size=2112, num_attention_heads=33, num_key_value_heads=1),
         Qwen2(replace(CONFIGS["qwen2-0.5b"], **SHAPE), Parts(mlp=OwnMLP)),
         Qwen2(replace(CONFIGS["qwen2-0.5b"], **SHAPE), Parts(attend=lambda q, k, v, mask: q)),
         PackedQwen2(small_model().bfloat16(), Int4Linear),
