@@ -20,7 +20,7 @@ from qwen2lite.infer.products import (
     NarrowLinear,
     TileLinear,
     fastest_linear,
-    takes_vectors,
+    fastest_ways,
 )
 from qwen2lite.infer.quantized_products import Int4Linear, Int8Linear
 from qwen2lite.model.attention import GroupedQueryAttention
@@ -172,14 +172,15 @@ class PackedQwen2(Qwen2):
         decoder, source = self.model, model.model
         decoder.add_module("embed_tokens", WideEmbedding(source.embed_tokens.weight))
         decoder.add_module("norm", WideNorm(source.norm))
+        # Asked before the threads do, who would disturb what is tried out.
+        vectors = linear is not NarrowLinear or fastest_ways(model.dtype).as_vector
+        self.around_a_row = nullcontext if vectors else without_onednn
         # PyTorch packs on one core, and no layer needs another.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             output = pool.submit(linear, model.output_weight_VD)
             packing = pool.map(partial(_pack_layer, linear), decoder.layers, source.layers)
             list(tqdm(packing, "packing", len(source.layers), delay=2, leave=False))
         self.lm_head: Any = output.result()
-        vectors = linear is not NarrowLinear or takes_vectors(model.dtype)
-        self.around_a_row = nullcontext if vectors else without_onednn
         self.eval()
 
     @property

@@ -12,6 +12,7 @@
 
 import functools
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,8 +70,8 @@ class NarrowLinear(nn.Module):
         super().__init__()
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         self.out_dtype = weight.dtype
-        self.as_vector = takes_vectors(weight.dtype)
-        self.few_rows = FEW_ROWS if weight_goes_first(weight.dtype) else 1
+        ways = fastest_ways(weight.dtype)
+        self.as_vector, self.few_rows = ways.as_vector, FEW_ROWS if ways.weight_first else 1
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         self.bias = (
             nn.Parameter(torch.cat(biases).detach(), requires_grad=False) if biases else None
@@ -98,23 +99,28 @@ class NarrowLinear(nn.Module):
         return torch.addmm(self.bias[:, None], self.weight, columns)
 
 
+class Ways(NamedTuple):
+    """How a narrow product is fastest here."""
+
+    as_vector: bool
+    """One row is a vector for oneDNN; else it is a row, and oneDNN is left out."""
+    weight_first: bool
+    """A few rows are columns behind the weight."""
+
+
 @functools.cache
-def takes_vectors(dtype: torch.dtype) -> bool:
-    """Whether a vector through oneDNN is faster than a row without it; tried once a process."""
-    weight, row = torch.ones(16384, 1024, dtype=dtype), torch.ones(1, 1024, dtype=dtype)
+def fastest_ways(dtype: torch.dtype) -> Ways:
+    """Tries both ways, on a matrix too large for the caches; once a process."""
+    weight, rows = torch.ones(16384, 1024, dtype=dtype), torch.ones(8, 1024, dtype=dtype)
 
     def row_without_onednn() -> None:
         with without_onednn():
-            F.linear(row, weight)
+            F.linear(rows[:1], weight)
 
-    return faster(partial(torch.mv, weight, row[0]), row_without_onednn)
-
-
-@functools.cache
-def weight_goes_first(dtype: torch.dtype) -> bool:
-    """Whether eight rows are faster as columns behind the weight; tried once a process."""
-    weight, rows = torch.ones(16384, 1024, dtype=dtype), torch.ones(8, 1024, dtype=dtype)
-    return faster(partial(torch.mm, weight, rows.t()), partial(F.linear, rows, weight))
+    return Ways(
+        as_vector=faster(partial(torch.mv, weight, rows[0]), row_without_onednn),
+        weight_first=faster(partial(torch.mm, weight, rows.t()), partial(F.linear, rows, weight)),
+    )
 
 
 def fastest_linear(dtype: torch.dtype) -> type[TileLinear] | type[NarrowLinear]:

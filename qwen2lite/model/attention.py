@@ -77,8 +77,10 @@ def fused_attend(
     whole_sequence = mask is None and queries == keys
     if mask is None and 1 < queries < keys:
         # A GPU's kernels know this mask by its name; written out it would be the T×S matrix.
-        by_name = q_BNTH.device.type == "cuda"
-        mask = causal_lower_right(queries, keys) if by_name else causal_mask(queries, keys)
+        if q_BNTH.device.type == "cuda":
+            mask = causal_lower_right(queries, keys)
+        else:
+            mask = causal_mask(queries, keys, q_BNTH.device)
     return F.scaled_dot_product_attention(
         q_BNTH, k_BKSH, v_BKSH, attn_mask=mask, is_causal=whole_sequence, enable_gqa=True
     )

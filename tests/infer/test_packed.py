@@ -79,7 +79,7 @@ def test_a_narrow_row_is_what_it_is_among_others(bias):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_few_rows_are_the_same_on_either_side_of_the_weight(first, monkeypatch):
-    monkeypatch.setattr(products, "weight_goes_first", lambda dtype: first)
+    monkeypatch.setattr(products, "fastest_ways", lambda dtype: products.Ways(True, first))
     torch.manual_seed(0)
     weight, bias, x = torch.randn(9, 64).bfloat16(), torch.randn(9).bfloat16(), torch.randn(5, 64)
     product = NarrowLinear(weight, biases=(bias,))
@@ -91,8 +91,8 @@ def test_few_rows_are_the_same_on_either_side_of_the_weight(first, monkeypatch):
 @needs_fbgemm
 @pytest.mark.parametrize("vectors", [True, False])
 def test_a_single_row_goes_the_way_that_was_faster(vectors, monkeypatch):
-    monkeypatch.setattr(products, "takes_vectors", lambda dtype: vectors)
-    monkeypatch.setattr(packed_module, "takes_vectors", lambda dtype: vectors)
+    for module in (products, packed_module):
+        monkeypatch.setattr(module, "fastest_ways", lambda dtype: products.Ways(vectors, True))
     packed, seen = PackedQwen2(narrow_model(), NarrowLinear), []
     multiply = NarrowLinear.forward
 
