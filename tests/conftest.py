@@ -12,11 +12,12 @@ PACKAGE = str(Path(__file__).parents[1] / "qwen2lite")
 SUFFIX = re.compile(r"_([BTSDNKGHRFEVXL]+)$")
 REAL_MODEL = "qwen2.5-coder-0.5b-instruct-gguf"
 
+if not torch.cuda.is_available():  # here, because the next conftest may already import Triton
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not torch.cuda.is_available():  # and before anything imports Triton
-        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +67,6 @@ def _lies(names: dict[str, object], function: str) -> list[str]:
 @pytest.fixture(scope="session")
 def real_model():
     """The real 0.5B in float32. CI fails without it; elsewhere its absence is shown."""
-    import torch
-
     from qwen2lite import Qwen2
 
     _need_real_weights()

@@ -130,7 +130,8 @@ class Session:
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
         self.parts = _kept_parts() if flags.mine else None
         self.model = load(source, flags.dtype, flags.device, flags.compile, self.parts)
-        self.model = self.model if flags.compile else fuse(self.model)
+        if not flags.compile:
+            self.model = fuse(self.model)
         self.draft = load(source, flags.draft, flags.device) if flags.draft else None
         loaded = [self.model] if self.draft is None else [self.model, self.draft]
         numbers = (n for model in loaded for n in (*model.parameters(), *model.buffers()))

@@ -6,6 +6,8 @@ The price is a step too many when a text ends by a stop token.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain, pairwise
+from typing import Any
 
 import torch
 
@@ -23,24 +25,30 @@ def generate_ahead(
     eos_ids: Collection[int] = (),
 ) -> Iterator[int]:
     """Yields what `generate_ids` yields. Arguments and errors are the same."""
-    sampler = sampler or Sampling().sampler()
+    steps: Iterator[Any] = _steps(
+        model, prompt_ids, max_new_tokens, sampler or Sampling().sampler()
+    )
+    # Of each pair, the second step has been sent when the first one's token is waited for.
+    for arrived, _ in pairwise(chain(steps, (None,))):
+        token = arrived()
+        if token in eos_ids:
+            return
+        yield token
+
+
+def _steps(
+    model: Qwen2, prompt_ids: Sequence[int], max_new_tokens: int, sampler: Sampler
+) -> Iterator[Callable[[], int]]:
+    """Sends a step each time it is asked, and gives a function that waits for the step's token."""
     length = room(model, prompt_ids, max_new_tokens)
     cache = model.new_cache(length)
     history_BS = torch.tensor([list(prompt_ids)], device=model.device)
     unread_BT = history_BS
-    arrivals: list[Callable[[], int]] = []
-    while history_BS.shape[1] < length or arrivals:
-        if history_BS.shape[1] < length:
-            logits_BV = model(unread_BT, cache, last_only=True)[:, -1]
-            unread_BT = sampler(logits_BV, history_BS)[:, None]
-            history_BS = torch.cat((history_BS, unread_BT), dim=1)
-            arrivals.append(_sent(unread_BT))
-            if len(arrivals) == 1 and history_BS.shape[1] < length:
-                continue
-        token = arrivals.pop(0)()
-        if token in eos_ids:
-            return
-        yield token
+    while history_BS.shape[1] < length:
+        logits_BV = model(unread_BT, cache, last_only=True)[:, -1]
+        unread_BT = sampler(logits_BV, history_BS)[:, None]
+        history_BS = torch.cat((history_BS, unread_BT), dim=1)
+        yield _sent(unread_BT)
 
 
 def fastest_writer(model: Qwen2) -> Callable[..., Iterator[int]]:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from qwen2lite.infer.compile import CompiledQwen2
+from qwen2lite.infer.fused import FusedQwen2, fuses
 from qwen2lite.infer.packed import PackedQwen2, pack, packs_on
 from qwen2lite.infer.quantized_checkpoint import LINEARS, load_quantized
 from qwen2lite.model.device import pick_device
@@ -52,9 +54,6 @@ def load(
         model = pack(model) if parts is None else model
     if not compiled:
         return model
-    from qwen2lite.infer.compile import CompiledQwen2  # takes a second to import
-    from qwen2lite.infer.fused import FusedQwen2, fuses
-
     return FusedQwen2(model) if fuses(model) else CompiledQwen2(model)
 
 
@@ -66,5 +65,5 @@ def form(model: Qwen2) -> str:
         names = {linear: [name] for name, linear in LINEARS.items()}
         words = names.get(type(plain.lm_head), ["packed"])
     if plain is not model:
-        words.append("fused" if type(model).__name__ == "FusedQwen2" else "compiled")
+        words.append("fused" if isinstance(model, FusedQwen2) else "compiled")
     return ", ".join(words)
