@@ -9,7 +9,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention.bias import causal_lower_right
 
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.config import Qwen2Config
@@ -78,6 +77,8 @@ def fused_attend(
     if mask is None and 1 < queries < keys:
         # A GPU's kernels know this mask by its name; written out it would be the T×S matrix.
         if q_BNTH.device.type == "cuda":
+            from torch.nn.attention.bias import causal_lower_right  # takes a second to import
+
             mask = causal_lower_right(queries, keys)
         else:
             mask = causal_mask(queries, keys, q_BNTH.device)

@@ -1,5 +1,8 @@
 """Names of number formats, and what they load."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -40,3 +43,12 @@ def test_what_does_not_go_together_says_so():
         load(TINY, "int3")
     with pytest.raises(ValueError, match="int4 weights run on a CPU .* not with your own parts"):
         load(TINY, "int4", "cpu", parts=Parts())
+
+
+def test_loading_brings_no_compiler_along():
+    """Dynamo takes a second to import, half of the time to a first token."""
+    program = (
+        "import sys, qwen2lite.infer.load, qwen2lite.infer.ahead, qwen2lite.train.loop\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
