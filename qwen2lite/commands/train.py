@@ -37,7 +37,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _train(flags: argparse.Namespace) -> None:
     from qwen2lite.learn.keep import learner_home
-    from qwen2lite.train.metrics import read_metrics
+    from qwen2lite.train.parallel import end
     from qwen2lite.train.recipe import Recipe, run
 
     recipe = Recipe.from_toml(flags.recipe)
@@ -46,8 +46,14 @@ def _train(flags: argparse.Namespace) -> None:
     if first:
         print(f"training {flags.recipe} in {folder}; Ctrl-C stops, the same command goes on")
     model = run(recipe, folder, flags.may_change)
-    if not first:
-        return
+    if first:
+        _report(folder, model)
+    end()
+
+
+def _report(folder: Path, model: Path) -> None:
+    from qwen2lite.train.metrics import read_metrics
+
     losses = {kind: [m[kind] for m in read_metrics(folder / "metrics.jsonl") if kind in m]
               for kind in ("loss", "held_out_loss")}  # fmt: skip
     for kind, values in losses.items():

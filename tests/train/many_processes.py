@@ -6,6 +6,7 @@ own, whose name also tells how many processes there were. However many, a step h
 sequences, so that the runs can be compared.
 """
 
+import atexit
 import dataclasses
 import json
 import os
@@ -32,7 +33,7 @@ from qwen2lite.train.by_hand import PARTS
 from qwen2lite.train.gradients import accumulate
 from qwen2lite.train.loader import Loader
 from qwen2lite.train.loss import CHUNK_NUMBERS, IGNORED, NextToken
-from qwen2lite.train.parallel import join
+from qwen2lite.train.parallel import end, join
 from qwen2lite.train.plan import Plan
 from qwen2lite.train.processes import Alone, Copies
 from qwen2lite.train.recompute import recompute_layers
@@ -319,6 +320,7 @@ def peak_bytes(paper: Plan, processes: Alone, chunk: int = CHUNK_NUMBERS["cuda"]
 
 def main(folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
+    atexit.register(folder.joinpath("ended-by-python").touch)
     roles = {"alone": Alone, "ddp": Copies, "fsdp": shards.Shards}
     first = names[0].partition("-")[0].replace("alone", "ddp")
     with join(dataclasses.replace(SETTINGS, parallel=first)) as processes:
@@ -336,3 +338,4 @@ def main(folder: Path, names: list[str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2:])
+    end()

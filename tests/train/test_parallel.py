@@ -214,6 +214,11 @@ def test_process_0_goes_first(runs):
     assert names == ["0-found-0", "1-found-1"]
 
 
+def test_processes_leave_without_pythons_way_out(runs):
+    """In which a thread that is late with a tensor aborts the process now and then."""
+    assert not (runs / "ended-by-python").exists()
+
+
 def test_a_killed_process_ends_the_run_and_the_checkpoint_loads(runs, tmp_path):
     ended = torchrun(2, tmp_path, "fsdp-killed", patience=2)  # so that the other can say something
     folder = tmp_path / "fsdp-killed-2"
