@@ -11,7 +11,6 @@ two detours are faster, and both compute the same products with float32 sums:
 
 import functools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+
+from qwen2lite.model.device import faster
 
 
 def fastest_products(
@@ -90,18 +91,3 @@ def _is_faster(
             F.linear(x, weight)
 
     return faster(around, partial(F.linear, x, weight))
-
-
-def faster(one: Callable[[], object], other: Callable[[], object], times: float = 1.0) -> bool:
-    """Whether one way is so many times as fast as the other: the best of three runs, in turns."""
-    best = [float("inf")] * 2
-    for _ in range(3):
-        for number, run in enumerate((one, other)):
-            best[number] = min(best[number], _seconds(run))
-    return times * best[0] < best[1]
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

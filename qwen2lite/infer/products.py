@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qwen2lite.infer.cpu import faster, without_onednn
-from qwen2lite.model.device import pick_dtype
+from qwen2lite.infer.cpu import without_onednn
+from qwen2lite.model.device import faster, pick_dtype
 
 LARGEST_FLOAT16 = 65504.0
 FEW_ROWS = 256

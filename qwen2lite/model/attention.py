@@ -12,6 +12,7 @@ from torch import nn
 
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.config import Qwen2Config
+from qwen2lite.model.tiles import attend_in_tiles, suits_tiles
 
 
 def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> torch.Tensor:
@@ -67,6 +68,8 @@ def fused_attend(
 
     Arguments and result are those of `attend`.
     """
+    if mask is None and suits_tiles(q_BNTH, k_BKSH, v_BKSH):
+        return attend_in_tiles(q_BNTH, k_BKSH, v_BKSH, is_causal=True)[0]
     queries, keys = q_BNTH.shape[2], k_BKSH.shape[2]
     if queries == 1 and (mask is None or mask.ndim < 3 or mask.shape[-3] == 1):
         # The heads of a group ask the same keys: as rows of one head they read them once.

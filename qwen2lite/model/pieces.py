@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from qwen2lite.model.attention import causal_mask
+from qwen2lite.model.tiles import attend_in_tiles, suits_tiles
 
 _SCORES_AT_ONCE = 2**24
 _MANY_QUERIES = 1024
@@ -83,6 +84,8 @@ def _kernel(
 ) -> Callable[..., tuple[torch.Tensor, ...]]:
     """The fastest of PyTorch's kernels that gives the lse."""
     aten, cuda = torch.ops.aten, torch.backends.cuda
+    if suits_tiles(q_BNTH, k_BKSH, v_BKSH):
+        return attend_in_tiles
     if q_BNTH.device.type == "cpu":
         return aten._scaled_dot_product_flash_attention_for_cpu
     inputs = cuda.SDPAParams(q_BNTH, k_BKSH, v_BKSH, None, 0.0, False, True)

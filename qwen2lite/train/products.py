@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qwen2lite.infer.cpu import faster
+from qwen2lite.model.device import faster
 from qwen2lite.train.loss import NextToken, product
 
 _FASTER = 1.5

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qwen2lite import CONFIGS, Qwen2
-from qwen2lite.infer import cpu
+from qwen2lite.model import device
 from qwen2lite.train import products
 from qwen2lite.train.loss import NextToken
 from qwen2lite.train.products import onednn_is_faster, use_fastest_products
@@ -93,7 +93,7 @@ def test_where_it_is_no_faster_or_not_there_nothing_changes(monkeypatch):
 
 def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch):
     seconds = {products.product: 1.4, products.onednn_product: 1.0}
-    monkeypatch.setattr(cpu, "_seconds", lambda run: seconds[run.func])
+    monkeypatch.setattr(device, "_seconds", lambda run: seconds[run.func])
     assert onednn_is_faster.__wrapped__() is False
     seconds[products.product] = 1.6
     assert onednn_is_faster.__wrapped__() is True

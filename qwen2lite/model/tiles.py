@@ -1,0 +1,117 @@
+r"""Attention on a CPU as ordinary products, a tile of the scores at a time.
+
+PyTorch's own kernel leaves a processor with bfloat16 instructions but without AMX half idle: on two
+cores of an AMD EPYC it computes 180 GFLOP/s, and oneDNN multiplies the same matrices at 480 in float32
+and at 930 in bfloat16. So here attention is two products around a softmax over some 2,000 keys, and
+the tiles are put together by their lse as they come. Scores are float32, as in the kernel: Qwen2's
+reach hundreds, where bfloat16 knows every second number only.
+"""
+
+import functools
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+
+import torch
+
+from qwen2lite.model.device import faster
+
+_ROWS, _KEYS = 896, 2048
+"""Of a tile; a row is a query of one of the heads that share the keys. Its scores take 7 MiB."""
+_MANY_QUERIES = 256
+
+
+def attend_in_tiles(
+    q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor, is_causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention in bfloat16, with the lse of its scores.
+
+    Args:
+        q_BNTH: rotated queries.
+        k_BKSH: rotated keys.
+        v_BKSH: values.
+        is_causal: the queries are the last T of the S positions and see none after their own.
+
+    Returns:
+        mixed_BNTH in bfloat16 and lse_BNT in float32.
+
+    Source: arXiv 2205.14135, section 3.1.
+    """
+    queries, keys = q_BNTH.shape[2], k_BKSH.shape[2]
+    q_BKGTH = q_BNTH.unflatten(1, (k_BKSH.shape[1], -1))
+    mixed_BKGTH = torch.empty_like(q_BKGTH)
+    lse_BKGT = torch.empty(q_BKGTH.shape[:-1])
+    at_once = max(1, _ROWS // q_BKGTH.shape[2])
+    for b, k in product(range(k_BKSH.shape[0]), range(k_BKSH.shape[1])):
+        k_SH, v_SH = k_BKSH[b, k].float(), v_BKSH[b, k]
+        for start in range(0, queries, at_once):
+            some = (b, k, slice(None), slice(start, start + at_once))
+            q_GQH = q_BKGTH[some].float() * q_BNTH.shape[-1] ** -0.5
+            seen = keys - queries + start + q_GQH.shape[1] if is_causal else keys
+            mixed_RH, lse_R = _attend(q_GQH, k_SH[:seen], v_SH[:seen], is_causal)
+            mixed_BKGTH[some] = mixed_RH.view_as(q_GQH)
+            lse_BKGT[some] = lse_R.view(q_GQH.shape[:-1])
+    return mixed_BKGTH.flatten(1, 2), lse_BKGT.flatten(1, 2)
+
+
+def _attend(
+    q_GQH: torch.Tensor, k_SH: torch.Tensor, v_SH: torch.Tensor, is_causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """mixed_RH and lse_R of some queries of all heads that share these keys."""
+    mixed_RH = torch.zeros_like(q_GQH).flatten(0, 1)
+    lse_R = torch.full(mixed_RH.shape[:1], float("-inf"))
+    for scores_RC, v_CH in _tiles(q_GQH, k_SH, v_SH, is_causal):
+        largest_R = scores_RC.amax(-1)
+        weights_RC = torch.softmax(scores_RC, -1, out=scores_RC)
+        # A score is the logarithm of its weight plus the lse, and so is the largest.
+        lse_tile_R = largest_R - weights_RC.amax(-1).log()
+        lse_both_R = torch.logaddexp(lse_R, lse_tile_R)
+        mixed_RH = mixed_RH * (lse_R - lse_both_R).exp()[:, None]
+        share_R = (lse_tile_R - lse_both_R).exp()
+        mixed_RH = mixed_RH.addcmul(weights_RC.to(v_SH.dtype) @ v_CH, share_R[:, None])
+        lse_R = lse_both_R
+    return mixed_RH, lse_R
+
+
+def _tiles(
+    q_GQH: torch.Tensor, k_SH: torch.Tensor, v_SH: torch.Tensor, is_causal: bool
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """scores_RC of the rows with some keys, and the values of these; every row sees some of them."""
+    queries, keys = q_GQH.shape[1], len(k_SH)
+    seen_by_all = keys - queries + 1 if is_causal else keys
+    later = torch.ones(queries, queries - 1, dtype=torch.bool).triu()
+    for start in range(0, seen_by_all, _KEYS):
+        end = start + _KEYS if start + _KEYS < seen_by_all else keys
+        scores_RC = _float32_product(q_GQH.flatten(0, 1), k_SH[start:end])
+        if end > seen_by_all:
+            scores_GQC = scores_RC.unflatten(0, (-1, queries))
+            scores_GQC[..., seen_by_all - start :].masked_fill_(later, float("-inf"))
+        yield scores_RC, v_SH[start:end]
+
+
+def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a times the transpose of b through oneDNN; by its usual name PyTorch would go to MKL."""
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+def suits_tiles(q_BNTH: torch.Tensor, *keys_and_values: torch.Tensor) -> bool:
+    """Whether these are many queries in bfloat16 on a CPU that is faster so, and nothing learns."""
+    many = q_BNTH.device.type == "cpu" and q_BNTH.shape[2] >= _MANY_QUERIES
+    inputs = (q_BNTH, *keys_and_values)
+    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    narrow = all(tensor.dtype == torch.bfloat16 for tensor in inputs)
+    return many and narrow and not learns and _tiles_are_faster()
+
+
+@functools.cache
+def _tiles_are_faster() -> bool:
+    """Tries a text of 512 tokens both ways; once a process."""
+    q_BNTH, k_BKSH = (torch.ones(1, n, 512, 64, dtype=torch.bfloat16) for n in (14, 2))
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    inputs = (q_BNTH, k_BKSH, k_BKSH, True)
+    try:
+        return faster(
+            partial(attend_in_tiles, *inputs), lambda: kernel(*inputs[:3], is_causal=True)
+        )
+    except (AttributeError, RuntimeError):  # a private operation, which a release may drop
+        return False
