@@ -135,8 +135,9 @@ class Session:
         self.draft = load(source, flags.draft, flags.device) if flags.draft else None
         loaded = [self.model] if self.draft is None else [self.model, self.draft]
         numbers = (n for model in loaded for n in (*model.parameters(), *model.buffers()))
-        # A tied matrix is there twice by name and once in memory.
-        self.weight_bytes = sum({n.data_ptr(): n.nbytes for n in numbers}.values())
+        # A tied matrix is there twice by name and once in memory; oneDNN's blocks have no address.
+        places = {id(n) if n.is_mkldnn else n.data_ptr(): n.nbytes for n in numbers}
+        self.weight_bytes = sum(places.values())
         print(
             f"model {source} · {self.model.device} · {', drafted in '.join(map(form, loaded))} · "
             f"loaded in {time.perf_counter() - start:.1f} s\n{self.sampling} · "

@@ -51,7 +51,7 @@ def load(
         auto = torch.bfloat16 if packs_on(place) and parts is None else None
         dtype = auto if kind == "auto" else getattr(torch, kind)
         model = Qwen2.from_pretrained(source, dtype, place, parts)
-        model = pack(model) if parts is None else model
+        model = pack(model, compiled) if parts is None else model
     if not compiled:
         return model
     return FusedQwen2(model) if fuses(model) else CompiledQwen2(model)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from qwen2lite.infer.cpu import without_onednn
 from qwen2lite.infer.products import (
     FEW_ROWS,
+    BlockedLinear,
     NarrowLinear,
     TileLinear,
     fastest_linear,
@@ -30,15 +31,19 @@ from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.norm import RMSNorm
 from qwen2lite.model.qwen2 import Qwen2
 
-Linear = type[TileLinear] | type[NarrowLinear] | type[Int8Linear] | type[Int4Linear]
+Linear = type[TileLinear | NarrowLinear | BlockedLinear | Int8Linear | Int4Linear]
 
 
-def pack(model: Qwen2) -> Qwen2:
+def pack(model: Qwen2, compiled: bool = False) -> Qwen2:
     """The model in the form that generates fastest on this machine.
 
     Packing takes up to some seconds and as much memory as the model again, until you let go of
     `model`. It serves a model on the CPU in bfloat16 or float16, of the package's own layers and
     without experts. Any other model comes back as it is.
+
+    Args:
+        model: to be packed.
+        compiled: whether its steps are to be compiled.
 
     Raises:
         ValueError: a weight that float16 can't hold, where float16 is the faster.
@@ -46,7 +51,7 @@ def pack(model: Qwen2) -> Qwen2:
     narrow = model.dtype in (torch.bfloat16, torch.float16)
     if not (narrow and packs_on(model.device) and is_plain(model)):
         return model
-    return PackedQwen2(model, fastest_linear(model.dtype))
+    return PackedQwen2(model, fastest_linear(model.dtype, compiled))
 
 
 def packs_on(device: torch.device) -> bool:
@@ -107,7 +112,7 @@ class PackedSwiGLU(nn.Module):
 
     def __init__(self, mlp: SwiGLU, linear: Linear):
         super().__init__()
-        self.rows_at_once = FEW_ROWS if linear is NarrowLinear else None
+        self.rows_at_once = FEW_ROWS if linear in (NarrowLinear, BlockedLinear) else None
         self.gate_up_proj = linear(mlp.gate_proj.weight, mlp.up_proj.weight)
         self.down_proj = linear(mlp.down_proj.weight)
 

@@ -10,7 +10,13 @@ from qwen2lite.infer import packed as packed_module
 from qwen2lite.infer import products
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.infer.packed import PackedQwen2, pack
-from qwen2lite.infer.products import FEW_ROWS, NarrowLinear, TileLinear, fastest_linear
+from qwen2lite.infer.products import (
+    FEW_ROWS,
+    BlockedLinear,
+    NarrowLinear,
+    TileLinear,
+    fastest_linear,
+)
 from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.weights.sources import default_model
 
@@ -23,6 +29,12 @@ needs_fbgemm = pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines,
     reason="not checked: this processor's PyTorch has no FBGEMM, and packs nothing",
 )
+
+needs_onednn = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+    reason="not checked: oneDNN doesn't multiply bfloat16 here",
+)
+NARROW = [NarrowLinear, pytest.param(BlockedLinear, marks=needs_onednn)]
 
 
 def narrow_model(**changes) -> Qwen2:
@@ -52,9 +64,10 @@ def test_logits_are_those_of_float32(changes):
 
 @pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False}])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_narrow_products_are_nearer_to_float32_than_the_narrow_model(changes, rows):
+@pytest.mark.parametrize("linear", NARROW)
+def test_narrow_products_are_nearer_to_float32_than_the_narrow_model(linear, changes, rows):
     model = narrow_model(**changes)
-    packed = PackedQwen2(model, NarrowLinear)
+    packed = PackedQwen2(model, linear)
     ids_BT = torch.randint(0, 97, (rows, 23), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         cache = packed.new_cache(23, rows)
@@ -66,10 +79,11 @@ def test_narrow_products_are_nearer_to_float32_than_the_narrow_model(changes, ro
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_narrow_row_is_what_it_is_among_others(bias):
+@pytest.mark.parametrize("linear", NARROW)
+def test_a_narrow_row_is_what_it_is_among_others(linear, bias):
     torch.manual_seed(0)
     weights, biases = torch.randn(2, 5, 64).bfloat16(), torch.randn(2, 5).bfloat16()
-    product = NarrowLinear(*weights, biases=tuple(biases) if bias else ())
+    product = linear(*weights, biases=tuple(biases) if bias else ())
     x = torch.randn(1, 7, 64)
     alone = torch.cat([product(x[:, t : t + 1]) for t in range(7)], 1)
     # Both sum 64 products in float32 and round once to bfloat16: at most a step of 2^-7 apart.
@@ -110,11 +124,12 @@ def test_a_single_row_goes_the_way_that_was_faster(vectors, monkeypatch):
     assert (logits_BTV - truth).abs().max() <= 0.02 * truth.abs().max()
 
 
-def test_a_long_prompt_by_pieces_is_the_whole_prompt():
+@pytest.mark.parametrize("linear", NARROW)
+def test_a_long_prompt_by_pieces_is_the_whole_prompt(linear):
     torch.manual_seed(0)
-    packed = PackedQwen2(narrow_model(), NarrowLinear)
-    mlp = packed.model.layers[0].mlp
-    x_BTD = torch.randn(2, 9, mlp.down_proj.weight.shape[0])
+    model = narrow_model()
+    mlp = PackedQwen2(model, linear).model.layers[0].mlp
+    x_BTD = torch.randn(2, 9, model.config.hidden_size)
     assert mlp.rows_at_once == FEW_ROWS
     with torch.inference_mode():
         whole_BTD = mlp(x_BTD)
@@ -129,6 +144,23 @@ def test_pack_takes_the_faster_products():
     packed = pack(model)
     assert isinstance(packed, PackedQwen2)
     assert type(packed.lm_head) is fastest_linear(torch.bfloat16)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_blocks_are_taken_where_they_are_faster_and_nothing_is_compiled(blocks, monkeypatch):
+    monkeypatch.setattr(products, "pick_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(products, "_blocks_are_faster", lambda dtype: blocks)
+    assert fastest_linear(torch.bfloat16) is (BlockedLinear if blocks else NarrowLinear)
+    assert fastest_linear(torch.bfloat16, compiled=True) is NarrowLinear
+    assert fastest_linear(torch.float16) is TileLinear
+
+
+def test_a_release_without_the_private_operation_has_no_blocks(monkeypatch):
+    def gone(*arguments, **named):
+        raise AttributeError("_reorder_linear_weight")
+
+    monkeypatch.setattr(products, "BlockedLinear", gone)
+    assert products._blocks_are_faster.__wrapped__(torch.bfloat16) is False
 
 
 @needs_fbgemm
@@ -195,6 +227,7 @@ def test_other_models_come_back_as_they_are(model):
 
 
 @needs_fbgemm
+@needs_onednn
 @pytest.mark.real
 def test_the_real_model_packed_is_near_float32(real_tokenizer):
     model = Qwen2.from_pretrained(default_model(), dtype=torch.bfloat16, device="cpu")
@@ -206,8 +239,12 @@ def test_the_real_model_packed_is_near_float32(real_tokenizer):
 
     with torch.inference_mode():
         right_BTV = in_float32(model)(ids_BT)
-    tiles, narrow = (off(PackedQwen2(model, kind)) for kind in (TileLinear, NarrowLinear))
+    kinds = (TileLinear, NarrowLinear, BlockedLinear)
+    tiles, narrow, blocked = (off(PackedQwen2(model, kind)) for kind in kinds)
     plain = off(model)
-    print(f"max difference: tiles {tiles:.1e}, narrow {narrow:.1e}, not packed {plain:.1e}")
+    print(
+        f"max difference: tiles {tiles:.1e}, narrow {narrow:.1e}, blocked {blocked:.1e}, "
+        f"not packed {plain:.1e}"
+    )
     assert tiles <= 2e-3
-    assert narrow <= plain
+    assert max(narrow, blocked) <= plain
