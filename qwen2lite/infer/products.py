@@ -111,9 +111,9 @@ class BlockedLinear(nn.Module):
 
     def __init__(self, *weights: torch.Tensor, biases: tuple[torch.Tensor, ...] = ()):
         super().__init__()
-        weight = torch.cat(weights).detach()
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         self.out_dtype = weight.dtype
-        blocks = torch.ops.mkldnn._reorder_linear_weight(weight, FEW_ROWS)
+        blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), FEW_ROWS)
         self.blocks = nn.Parameter(blocks, requires_grad=False)
         self.bias = (
             nn.Parameter(torch.cat(biases).detach(), requires_grad=False) if biases else None
