@@ -95,12 +95,14 @@ def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def suits_tiles(q_BNTH: torch.Tensor, *keys_and_values: torch.Tensor) -> bool:
-    """Whether these are many queries in bfloat16 on a CPU that is faster so, and nothing learns."""
+    """Whether these are many queries in bfloat16 on a CPU that is faster so, nothing learns, and no
+    compiler is looking, which has its own ways."""
     many = q_BNTH.device.type == "cpu" and q_BNTH.shape[2] >= _MANY_QUERIES
     inputs = (q_BNTH, *keys_and_values)
     learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     narrow = all(tensor.dtype == torch.bfloat16 for tensor in inputs)
-    return many and narrow and not learns and _tiles_are_faster()
+    eager = not torch.compiler.is_compiling()
+    return many and narrow and eager and not learns and _tiles_are_faster()
 
 
 @functools.cache

@@ -74,6 +74,9 @@ def test_only_many_queries_in_bfloat16_that_learn_nothing_are_cut(monkeypatch):
     assert not suits_tiles(inputs[0], inputs[1].requires_grad_(), inputs[2])
     with torch.no_grad():
         assert suits_tiles(*inputs)
+    with monkeypatch.context() as compiling:
+        compiling.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert not suits_tiles(*some(300, 300))
     monkeypatch.setattr(tiles, "_tiles_are_faster", lambda: False)
     assert not suits_tiles(*some(300, 300))
 
