@@ -94,15 +94,15 @@ def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-def suits_tiles(q_BNTH: torch.Tensor, *keys_and_values: torch.Tensor) -> bool:
+def suits_tiles(q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor) -> bool:
     """Whether these are many queries in bfloat16 on a CPU that is faster so, nothing learns, and no
     compiler is looking, which has its own ways."""
-    many = q_BNTH.device.type == "cpu" and q_BNTH.shape[2] >= _MANY_QUERIES
-    inputs = (q_BNTH, *keys_and_values)
+    if q_BNTH.device.type != "cpu" or q_BNTH.shape[2] < _MANY_QUERIES:
+        return False
+    inputs = (q_BNTH, k_BKSH, v_BKSH)
     learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     narrow = all(tensor.dtype == torch.bfloat16 for tensor in inputs)
-    eager = not torch.compiler.is_compiling()
-    return many and narrow and eager and not learns and _tiles_are_faster()
+    return narrow and not learns and not torch.compiler.is_compiling() and _tiles_are_faster()
 
 
 @functools.cache
