@@ -13,6 +13,8 @@
 """
 
 import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -168,13 +170,18 @@ def _blocks_are_faster(dtype: torch.dtype) -> bool:
     """Tries one row and eight, as in decoding and in a batch of it; once a process."""
     weight, few = torch.ones(16384, 1024, dtype=dtype), [torch.ones(n, 1024) for n in (1, 8)]
 
-    def multiply(linear: nn.Module) -> None:
-        for rows in few:
-            linear(rows)
+    def multiply(
+        linear: nn.Module, around_a_row: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        with around_a_row():
+            linear(few[0])
+        linear(few[1])
 
+    around_a_row = nullcontext if fastest_ways(dtype).as_vector else without_onednn
     try:
         return faster(
-            partial(multiply, BlockedLinear(weight)), partial(multiply, NarrowLinear(weight))
+            partial(multiply, BlockedLinear(weight), nullcontext),
+            partial(multiply, NarrowLinear(weight), around_a_row),
         )
     except (AttributeError, RuntimeError):  # a private operation, which a release may drop
         return False

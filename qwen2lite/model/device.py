@@ -71,9 +71,9 @@ def narrowed(x: torch.Tensor) -> torch.Tensor:
 
 
 def faster(one: Callable[[], object], other: Callable[[], object], times: float = 1.0) -> bool:
-    """Whether one way is so many times as fast as the other: the best of three runs, in turns."""
+    """Whether one way is so many times as fast as the other: the best of five runs, in turns."""
     best = [float("inf")] * 2
-    for _ in range(3):
+    for _ in range(5):
         for number, run in enumerate((one, other)):
             best[number] = min(best[number], _seconds(run))
     return times * best[0] < best[1]
