@@ -27,6 +27,7 @@ def join(settings: TrainSettings) -> Iterator[Alone]:
         with join(settings) as processes:
             loader = Loader(…, rank=processes.rank, world_size=processes.world_size)
             train(model, loader, settings, folder, processes=processes)
+        end()
 
     Args:
         settings: `parallel` says which role, `device` where.
