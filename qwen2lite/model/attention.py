@@ -64,7 +64,7 @@ def fused_attend(
     v_BKSH: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`attend` through PyTorch's fused kernel: float32 inside, and never a whole T×S matrix.
+    """`attend` through PyTorch's fused kernel, or in tiles: float32 inside, never a whole T×S matrix.
 
     Arguments and result are those of `attend`.
     """
