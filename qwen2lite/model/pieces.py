@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from qwen2lite.model.attention import causal_mask
-from qwen2lite.model.tiles import attend_in_tiles, suits_tiles
+from qwen2lite.model.tiles import attend_in_tiles, suits_tiles, wants_gradient
 
 _SCORES_AT_ONCE = 2**24
 _MANY_QUERIES = 1024
@@ -69,10 +69,7 @@ def fused_attend_piece(
         and q_BNTH.dtype in (torch.bfloat16, torch.float16)
         and q_BNTH.shape[-1] % 8 == 0
     )
-    wants_gradient = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (q_BNTH, k_BKSH, v_BKSH)
-    )
-    if has_kernel and not wants_gradient:
+    if has_kernel and not wants_gradient(q_BNTH, k_BKSH, v_BKSH):
         kernel = _kernel(q_BNTH, k_BKSH, v_BKSH)
         mixed_BNTH, lse_BNT, *_ = kernel(q_BNTH, k_BKSH, v_BKSH, is_causal=causal)
         return mixed_BNTH, lse_BNT.reshape(mixed_BNTH.shape[:3])

@@ -100,9 +100,14 @@ def suits_tiles(q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor
     if q_BNTH.device.type != "cpu" or q_BNTH.shape[2] < _MANY_QUERIES:
         return False
     inputs = (q_BNTH, k_BKSH, v_BKSH)
-    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     narrow = all(tensor.dtype == torch.bfloat16 for tensor in inputs)
-    return narrow and not learns and not torch.compiler.is_compiling() and _tiles_are_faster()
+    eager = not torch.compiler.is_compiling()
+    return narrow and eager and not wants_gradient(*inputs) and _tiles_are_faster()
+
+
+def wants_gradient(*inputs: torch.Tensor) -> bool:
+    """Whether a backward pass is to go through what is computed from these."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
 
 
 @functools.cache
