@@ -76,6 +76,13 @@ def with_rounded_weights(model: Qwen2, bits: str) -> Qwen2:
     return wide
 
 
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_mapped_tensors_begin_with_a_cache_line(folder, bits):
+    load_quantized(folder, bits)
+    found = load_quantized(folder, bits)
+    assert {tensor.data_ptr() % 64 for tensor in found.state_dict().values()} == {0}
+
+
 def test_changed_weights_are_quantised_anew(folder):
     before = quantized_path(folder, "int4")
     load_quantized(folder, "int4")
