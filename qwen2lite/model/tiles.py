@@ -42,51 +42,54 @@ def attend_in_tiles(
     mixed_BKGTH = torch.empty_like(q_BKGTH)
     lse_BKGT = torch.empty(q_BKGTH.shape[:-1])
     at_once = max(1, _ROWS // q_BKGTH.shape[2])
+    later = torch.full((at_once, at_once - 1), float("-inf")).triu() if is_causal else None
     for b, k in product(range(k_BKSH.shape[0]), range(k_BKSH.shape[1])):
         k_SH, v_SH = k_BKSH[b, k].float(), v_BKSH[b, k]
         for start in range(0, queries, at_once):
             some = (b, k, slice(None), slice(start, start + at_once))
             q_GQH = q_BKGTH[some].float() * q_BNTH.shape[-1] ** -0.5
             seen = keys - queries + start + q_GQH.shape[1] if is_causal else keys
-            mixed_RH, lse_R = _attend(q_GQH, k_SH[:seen], v_SH[:seen], is_causal)
+            mixed_RH, lse_R = _attend(q_GQH, k_SH[:seen], v_SH[:seen], later)
             mixed_BKGTH[some] = mixed_RH.view_as(q_GQH)
             lse_BKGT[some] = lse_R.view(q_GQH.shape[:-1])
     return mixed_BKGTH.flatten(1, 2), lse_BKGT.flatten(1, 2)
 
 
 def _attend(
-    q_GQH: torch.Tensor, k_SH: torch.Tensor, v_SH: torch.Tensor, is_causal: bool
+    q_GQH: torch.Tensor, k_SH: torch.Tensor, v_SH: torch.Tensor, later: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """mixed_RH and lse_R of some queries of all heads that share these keys."""
-    mixed_RH = torch.zeros_like(q_GQH).flatten(0, 1)
-    lse_R = torch.full(mixed_RH.shape[:1], float("-inf"))
-    for scores_RC, v_CH in _tiles(q_GQH, k_SH, v_SH, is_causal):
-        largest_R = scores_RC.amax(-1)
-        weights_RC = torch.softmax(scores_RC, -1, out=scores_RC)
-        # A score is the logarithm of its weight plus the lse, and so is the largest.
-        lse_tile_R = largest_R - weights_RC.amax(-1).log()
+    tiles = _tiles(q_GQH, k_SH, v_SH, later)
+    mixed_RH, lse_R = next(tiles)
+    for mixed_tile_RH, lse_tile_R in tiles:
         lse_both_R = torch.logaddexp(lse_R, lse_tile_R)
         mixed_RH = mixed_RH * (lse_R - lse_both_R).exp()[:, None]
         share_R = (lse_tile_R - lse_both_R).exp()
-        mixed_RH = mixed_RH.addcmul(weights_RC.to(v_SH.dtype) @ v_CH, share_R[:, None])
+        mixed_RH = mixed_RH.addcmul(mixed_tile_RH, share_R[:, None])
         lse_R = lse_both_R
     return mixed_RH, lse_R
 
 
 def _tiles(
-    q_GQH: torch.Tensor, k_SH: torch.Tensor, v_SH: torch.Tensor, is_causal: bool
+    q_GQH: torch.Tensor, k_SH: torch.Tensor, v_SH: torch.Tensor, later: torch.Tensor | None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """scores_RC of the rows with some keys, and the values of these; every row sees some of them."""
+    """mixed_RH and lse_R of the rows over some keys at a time; every row sees some of them.
+
+    `later` hides from the first query all of the last keys but one, from the last none.
+    """
     queries, keys = q_GQH.shape[1], len(k_SH)
-    seen_by_all = keys - queries + 1 if is_causal else keys
-    later = torch.ones(queries, queries - 1, dtype=torch.bool).triu()
+    seen_by_all = keys if later is None else keys - queries + 1
     for start in range(0, seen_by_all, _KEYS):
         end = start + _KEYS if start + _KEYS < seen_by_all else keys
         scores_RC = _float32_product(q_GQH.flatten(0, 1), k_SH[start:end])
-        if end > seen_by_all:
+        if later is not None and end > seen_by_all:
             scores_GQC = scores_RC.unflatten(0, (-1, queries))
-            scores_GQC[..., seen_by_all - start :].masked_fill_(later, float("-inf"))
-        yield scores_RC, v_SH[start:end]
+            scores_GQC[..., seen_by_all - start :] += later[:queries, : queries - 1]
+        largest_R = scores_RC.amax(-1)
+        weights_RC = torch.softmax(scores_RC, -1, out=scores_RC)
+        # A score is the logarithm of its weight plus the lse, and so is the largest.
+        lse_R = largest_R - weights_RC.amax(-1).log()
+        yield weights_RC.to(v_SH.dtype) @ v_SH[start:end], lse_R
 
 
 def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
