@@ -14,7 +14,7 @@ from itertools import product
 
 import torch
 
-from qwen2lite.model.device import faster
+from qwen2lite.model.onednn import faster_with_onednn, onednn_linear
 
 _ROWS, _KEYS = 896, 2048
 """Of a tile; a row is a query of one of the heads that share the keys. Its scores take 7 MiB."""
@@ -81,7 +81,7 @@ def _tiles(
     seen_by_all = keys if later is None else keys - queries + 1
     for start in range(0, seen_by_all, _KEYS):
         end = start + _KEYS if start + _KEYS < seen_by_all else keys
-        scores_RC = _float32_product(q_GQH.flatten(0, 1), k_SH[start:end])
+        scores_RC = onednn_linear(q_GQH.flatten(0, 1), k_SH[start:end])
         if later is not None and end > seen_by_all:
             scores_GQC = scores_RC.unflatten(0, (-1, queries))
             scores_GQC[..., seen_by_all - start :] += later[:queries, : queries - 1]
@@ -90,11 +90,6 @@ def _tiles(
         # A score is the logarithm of its weight plus the lse, and so is the largest.
         lse_R = largest_R - weights_RC.amax(-1).log()
         yield weights_RC.to(v_SH.dtype) @ v_SH[start:end], lse_R
-
-
-def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a times the transpose of b through oneDNN; by its usual name PyTorch would go to MKL."""
-    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
 def suits_tiles(q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor) -> bool:
@@ -119,9 +114,6 @@ def _tiles_are_faster() -> bool:
     q_BNTH, k_BKSH = (torch.ones(1, n, 512, 64, dtype=torch.bfloat16) for n in (14, 2))
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     inputs = (q_BNTH, k_BKSH, k_BKSH, True)
-    try:
-        return faster(
-            partial(attend_in_tiles, *inputs), lambda: kernel(*inputs[:3], is_causal=True)
-        )
-    except (AttributeError, RuntimeError):  # a private operation, which a release may drop
-        return False
+    return faster_with_onednn(
+        partial(attend_in_tiles, *inputs), lambda: kernel(*inputs[:3], is_causal=True)
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qwen2lite.model.device import faster
+from qwen2lite.model.onednn import faster_with_onednn, onednn_linear
 from qwen2lite.train.loss import NextToken, product
 
 _FASTER = 1.5
@@ -37,15 +37,12 @@ def use_fastest_products(objective: nn.Module) -> None:
 @functools.cache
 def onednn_is_faster() -> bool:
     """Multiplies both ways on one thread; tried once a process."""
-    if not torch.backends.mkldnn.is_available():
-        return False
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         matrices = torch.ones(1024, 256), torch.ones(256, 256)
-        return faster(partial(onednn_product, *matrices), partial(product, *matrices), _FASTER)
-    except (AttributeError, RuntimeError):  # a private operation, which a release may drop
-        return False
+        with_it, without = (partial(way, *matrices) for way in (onednn_product, product))
+        return faster_with_onednn(with_it, without, _FASTER)
     finally:
         torch.set_num_threads(threads)
 
@@ -60,7 +57,7 @@ def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _onednn_linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return onednn_linear(x, weight, bias)
 
 
 @_onednn_linear.register_fake
