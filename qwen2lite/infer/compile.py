@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
+from qwen2lite.infer.around import AroundQwen2
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.qwen2 import Qwen2
 
@@ -26,7 +26,7 @@ LEAST_LENGTH = 256
 """Columns of the shortest static cache; longer ones double, so that few sizes are compiled."""
 
 
-class CompiledQwen2(Qwen2):
+class CompiledQwen2(AroundQwen2):
     """A `Qwen2` whose decode steps are compiled; it gives what the model gives.
 
     It keeps one cache for each size, and every `new_cache` of that size starts it anew: two texts
@@ -41,30 +41,14 @@ class CompiledQwen2(Qwen2):
     """
 
     def __init__(self, model: Qwen2, with_compiler: bool = True):
-        nn.Module.__init__(self)
         if model.config.dual_chunk_attention_config:
             raise ValueError(
                 "a decode step of dual chunk attention changes its shape with the position, and can't "
                 "be compiled once; generate with the model as it is"
             )
-        self.config, self.parts, self.model = model.config, model.parts, model.model
-        self.plain = model
+        super().__init__(model)
         self.with_compiler = with_compiler
         self._steps: dict[tuple[int, int], StaticStep] = {}
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the stream."""
-        return self.plain.dtype
-
-    @property
-    def cache_dtype(self) -> torch.dtype:
-        """Of the keys and values that are kept."""
-        return self.plain.cache_dtype
-
-    def score(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """Returns logits_BTV."""
-        return self.plain.score(x_BTD)
 
     def new_cache(self, max_length: int, batch_size: int = 1) -> KVCache:
         """The cache of the next size up, empty. What an earlier call returned is lost by it."""
