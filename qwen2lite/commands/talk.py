@@ -119,6 +119,7 @@ class Session:
         from qwen2lite import Qwen2Tokenizer, Sampling
         from qwen2lite.infer.fused import fuse
         from qwen2lite.infer.load import form, load
+        from qwen2lite.infer.remember import RememberingQwen2
 
         source = source_of(flags)
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "seed")
@@ -129,17 +130,18 @@ class Session:
         start = time.perf_counter()
         self.tokenizer = Qwen2Tokenizer.from_pretrained(source)
         self.parts = _kept_parts() if flags.mine else None
-        self.model = load(source, flags.dtype, flags.device, flags.compile, self.parts)
+        model = load(source, flags.dtype, flags.device, flags.compile, self.parts)
         if not flags.compile:
-            self.model = fuse(self.model)
+            model = fuse(model)
+        self.model = RememberingQwen2(model)
         self.draft = load(source, flags.draft, flags.device) if flags.draft else None
-        loaded = [self.model] if self.draft is None else [self.model, self.draft]
+        loaded = [model] if self.draft is None else [model, self.draft]
         numbers = (n for model in loaded for n in (*model.parameters(), *model.buffers()))
         # A tied matrix is there twice by name and once in memory; oneDNN's blocks have no address.
         places = {id(n) if n.is_mkldnn else n.data_ptr(): n.nbytes for n in numbers}
         self.weight_bytes = sum(places.values())
         print(
-            f"model {source} · {self.model.device} · {', drafted in '.join(map(form, loaded))} · "
+            f"model {source} · {model.device} · {', drafted in '.join(map(form, loaded))} · "
             f"loaded in {time.perf_counter() - start:.1f} s\n{self.sampling} · "
             f"max_new_tokens={self.max_new_tokens}\n"
         )
@@ -169,7 +171,8 @@ class Session:
             print(piece, end="", flush=True)
         answer = "".join(pieces)
         tokens = len(self.tokenizer.encode(answer, allowed_special="none"))
-        print(f"\n\n{len(prompt_ids)} tokens read, {tokens} written · {clock.rates(tokens)}")
+        read = self.model.read_of(len(prompt_ids))
+        print(f"\n\n{read}, {tokens} written · {clock.rates(tokens)}")
         print(f"memory: weights {self.weight_bytes / 1e6:,.0f} MB{peak_memory()}")
         if self.parts is not None:
             from qwen2lite.learn import receipt

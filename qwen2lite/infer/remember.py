@@ -21,7 +21,8 @@ class RememberingQwen2(AroundQwen2):
 
     Args:
         model: with any cache, also one of a learner's own. A `CompiledQwen2` has one cache for texts
-            of about the same length, and reads those anew.
+            of about the same length, and reads those anew. So does any model on a GPU: each token
+            would have to come from there to be compared, and prompts are read fast.
     """
 
     def __init__(self, model: Qwen2):
@@ -35,7 +36,7 @@ class RememberingQwen2(AroundQwen2):
     def new_cache(self, max_length: int, batch_size: int = 1) -> KVCache:
         """Arguments, result and errors are those of `Qwen2`."""
         cache = self.plain.new_cache(max_length, batch_size)
-        if batch_size == 1:
+        if batch_size == 1 and self.device.type != "cuda":
             if self._cache is not None and self._cache is not cache:
                 # What lies behind the length are guesses of a draft.
                 self._before = self._cache, self._ids[: self._cache.length]
@@ -57,6 +58,11 @@ class RememberingQwen2(AroundQwen2):
                 self.recalled = self._recall(ids, cache)
                 ids_BT = ids_BT[:, self.recalled :]
         return self.plain(ids_BT, cache, mask, last_only)
+
+    def read_of(self, prompt: int) -> str:
+        """Says how many tokens of a prompt were read, and how many were known from before."""
+        known = f", {self.recalled} known" if self.recalled else ""
+        return f"{prompt - self.recalled} tokens read{known}"
 
     def _recall(self, ids: list[int], cache: KVCache) -> int:
         """Fills an empty cache with what is known of a text: at most all of it but the last token."""

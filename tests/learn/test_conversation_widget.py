@@ -16,6 +16,7 @@ from qwen2lite.text.chat import encode_chat
 
 TINY = Path(__file__).parents[2] / "data" / "qwen2-tiny"
 GREEDY = Sampling()
+FOX = [{"role": "user", "content": "Tell me of a fox."}]
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +126,28 @@ def test_an_answer_grows_and_is_then_a_message(play):
 
 def test_what_it_says_is_what_the_package_generates(model, tokenizer):
     talk = chat(model, tokenizer, system="Be brief.", sampling=GREEDY, max_new_tokens=12)
+    known = 0
     for question in ("Hello", "And then?"):
         talk.send(question)
         assert talk.wait(60) and talk.error is None
         asked = encode_chat(tokenizer, talk.messages[:-1], "Be brief.")
         said = "".join(generate(model, tokenizer, asked, 12))
         assert talk.messages[-1] == {"role": "assistant", "content": said} and said
-    assert f"{len(asked)} tokens read" in talk.view.status.value
+        now = f"{len(asked) - known} tokens read" + f", {known} known" * bool(known)
+        assert now + ", " in talk.view.status.value
+        known = len(asked) + 11  # the last token of an answer is never read
     assert len(talk.messages) == 4
+
+
+def test_an_answer_that_is_being_stopped_does_not_disturb_the_next_conversation(model, tokenizer):
+    talk = chat(model, tokenizer, sampling=GREEDY, max_new_tokens=40)
+    said = "".join(generate(model, tokenizer, encode_chat(tokenizer, FOX), 40))
+    for _ in range(3):
+        talk.send("Tell me of a hare.")
+        talk.new()
+        talk.send("Tell me of a fox.")
+        assert talk.wait(60) and talk.error is None
+        assert talk.messages[-1]["content"] == said
 
 
 def test_stop_ends_the_answer_and_keeps_what_there_is(play):

@@ -12,6 +12,7 @@ import torch
 import qwen2lite
 from qwen2lite.infer.clock import Clock
 from qwen2lite.infer.generate import generate_ids
+from qwen2lite.infer.remember import RememberingQwen2
 from qwen2lite.infer.sample import CHAT_SAMPLING, Sampler, Sampling
 from qwen2lite.learn.keep import receipt
 from qwen2lite.learn.widgets.bubbles import bubble, bubbles
@@ -50,9 +51,11 @@ class _Turn:
     """An answer that is being written, or was; the question is the last of the messages."""
 
     messages: list[Message]
+    model: RememberingQwen2
     stop: threading.Event = field(default_factory=threading.Event)
     clock: Clock = field(default_factory=Clock)
-    read: int = 0
+    asked: int = 0
+    """Tokens of the prompt: all that was said."""
     written: int = 0
     text: str = ""
     ended: str = ""
@@ -80,6 +83,7 @@ class Conversation:
         max_new_tokens: int,
     ):
         self.model, self.tokenizer, self.system = model, tokenizer, system
+        self._remembering = RememberingQwen2(model)
         self.max_new_tokens, self._sampling = max_new_tokens, sampling
         self.messages: list[Message] = []
         """What was said, as `encode_chat` takes it."""
@@ -124,7 +128,8 @@ class Conversation:
                 self._show()
                 return
             self.messages.append({"role": "user", "content": text})
-            self._turn, self.error, self._problem = _Turn(self.messages), None, ""
+            self._turn = _Turn(self.messages, self._remembering)
+            self.error, self._problem = None, ""
             self.view.take(text)
             self._show()
             # In a thread: a kernel hears the page only between two cells or callbacks. In one of
@@ -147,6 +152,8 @@ class Conversation:
             if self.messages:
                 self.earlier.append(self.messages)
             self.messages, self._turn, self.error, self._problem = [], None, None, ""
+            # The answer that is being stopped may still be at work on the other.
+            self._remembering = RememberingQwen2(self.model)
             self._show()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -182,9 +189,9 @@ class Conversation:
 
     def _write(self, turn: _Turn, sampler: Sampler) -> None:
         prompt = encode_chat(self.tokenizer, turn.messages, self.system)
-        turn.read, shown = len(prompt), turn.clock.start
+        turn.asked, shown = len(prompt), turn.clock.start
         stream, stops = self.tokenizer.stream(), self.tokenizer.eos_ids
-        for token in generate_ids(self.model, prompt, self.max_new_tokens, sampler, stops):
+        for token in generate_ids(turn.model, prompt, self.max_new_tokens, sampler, stops):
             if turn.stop.is_set():
                 turn.ended = "stopped"
                 return
@@ -199,7 +206,7 @@ class Conversation:
         turn.text += stream.finish()
         if turn.written == self.max_new_tokens:
             turn.ended = f"cut at max_new_tokens={self.max_new_tokens}"
-        elif turn.read + turn.written == self.model.config.context_length:
+        elif turn.asked + turn.written == self.model.config.context_length:
             turn.ended = "the context is full"
 
     def _show(self) -> None:
@@ -217,7 +224,7 @@ class Conversation:
         if not turn.written:
             return turn.ended if turn.is_over else "reading …"
         rates = turn.clock.rates(turn.written)
-        said = [f"{turn.read} tokens read, {turn.written} written", rates, turn.ended]
+        said = [f"{turn.model.read_of(turn.asked)}, {turn.written} written", rates, turn.ended]
         parts = receipt(self.model.parts, self.model.config)
         if parts.yours:
             said.append(str(parts).splitlines()[0])
