@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import qwen2lite
+from qwen2lite.__main__ import main
 from tests.conftest import REAL_MODEL
 
 TINY = str(Path(__file__).parents[1] / "data" / "qwen2-tiny")
@@ -72,6 +74,28 @@ def test_chat_answers_and_says_settings_first_and_speed_last(real_tokenizer):
     assert "[::-1]" in result.stdout or "reversed" in result.stdout
     assert "tokens/s" in result.stdout
     assert last.startswith("memory: weights")
+
+
+def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(monkeypatch, capsys):
+    asked, questions = [], iter(["Who is Ada Ash?", "And Ben Brook?", ""])
+
+    def broken_off(model, tokenizer, prompt_ids, *_):
+        asked.append(tokenizer.decode(prompt_ids))
+        yield from ("A ", "lake")
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(qwen2lite, "generate", broken_off)
+    monkeypatch.setattr("builtins.input", lambda _: next(questions))
+    assert main(["chat", "--model", TINY]) == 0
+    out = capsys.readouterr().out
+    assert "A lake … stopped" in out and out.count("A lake") == 2
+    assert "Ada Ash" in asked[1] and "A lake<|im_end|>" in asked[1] and "Ben Brook" in asked[1]
+
+    asked.clear()
+    assert main(["chat", "Who is Ada Ash?", "--model", TINY]) == 130, (
+        "there is nothing to go on with"
+    )
 
 
 @pytest.mark.parametrize("temperature", ["0", "0.8"])

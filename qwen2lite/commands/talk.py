@@ -73,12 +73,15 @@ def _chat(flags: argparse.Namespace) -> None:
     questions = [flags.prompt] if flags.prompt else _questions()
     for question in questions:
         messages.append({"role": "user", "content": question})
-        answer = session.answer(encode_chat(session.tokenizer, messages))
+        prompt_ids = encode_chat(session.tokenizer, messages)
+        answer = session.answer(prompt_ids, may_stop=flags.prompt is None)
         messages.append({"role": "assistant", "content": answer})
 
 
 def _questions() -> Iterator[str]:
-    print("Write a question; an empty line or Ctrl-D ends the conversation.")
+    print(
+        "Write a question; Ctrl-C stops an answer, an empty line or Ctrl-D ends the conversation."
+    )
     while True:
         try:
             question = input("\nyou> ").strip()
@@ -156,19 +159,31 @@ class Session:
         likeliest = dataclasses.replace(self.sampling, temperature=0.0).sampler()
         return partial(speculate_ids, draft=Draft(self.draft, chooser=likeliest))
 
-    def answer(self, prompt_ids: list[int]) -> str:
-        """Streams an answer to the screen and returns it."""
+    def answer(self, prompt_ids: list[int], may_stop: bool = False) -> str:
+        """Streams an answer to the screen and returns it.
+
+        Args:
+            prompt_ids: what it answers.
+            may_stop: Ctrl-C ends the answer and nothing else.
+        """
         from qwen2lite import generate
         from qwen2lite.infer.clock import Clock, peak_memory
+        from qwen2lite.infer.remember import RememberingQwen2
 
         clock = Clock()
         pieces = []
         stops = self.tokenizer.eos_ids
         settings = (self.max_new_tokens, self.sampling, stops, self.write_ids())
-        for piece in generate(self.model, self.tokenizer, prompt_ids, *settings):
-            clock.tick()
-            pieces.append(piece)
-            print(piece, end="", flush=True)
+        try:
+            for piece in generate(self.model, self.tokenizer, prompt_ids, *settings):
+                clock.tick()
+                pieces.append(piece)
+                print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            if not may_stop:
+                raise
+            print(" … stopped", end="")
+            self.model = RememberingQwen2(self.model.plain)  # who knows what half a step has kept
         answer = "".join(pieces)
         tokens = len(self.tokenizer.encode(answer, allowed_special="none"))
         read = self.model.read_of(len(prompt_ids))
