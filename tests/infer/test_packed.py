@@ -10,6 +10,7 @@ from qwen2lite.infer import packed as packed_module
 from qwen2lite.infer import products
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.infer.packed import PackedQwen2, pack
+from qwen2lite.infer.padding import batch_mask
 from qwen2lite.infer.products import (
     FEW_ROWS,
     BlockedLinear,
@@ -173,6 +174,41 @@ def test_any_split_gives_the_same_logits(cut):
         pieces = [packed(ids_BT[:, :cut], cache)]
         pieces += [packed(ids_BT[:, t : t + 1], cache) for t in range(cut, 23)]
         torch.testing.assert_close(torch.cat(pieces, 1), packed(ids_BT), atol=2e-5, rtol=0)
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("cut", [0, 9])
+def test_the_last_position_alone_scores_as_among_all(cut, padded):
+    """Its layer stores what the other positions leave, and computes no more of them."""
+    packed = PackedQwen2(narrow_model(), TileLinear)
+    ids_BT = torch.randint(0, 97, (2, 23), generator=torch.Generator().manual_seed(1))
+    mask = batch_mask(torch.tensor([0, 4]), 23, 23) if padded else None
+    with torch.inference_mode():
+        want = packed(ids_BT, None, mask)[:, -1:]
+        cache = packed.new_cache(24, 2)
+        if cut:
+            first = None if mask is None else mask[:, :, :cut, :cut]
+            packed(ids_BT[:, :cut], cache, first, last_only=True)
+        rest = None if mask is None else mask[:, :, cut:]
+        got = packed(ids_BT[:, cut:], cache, rest, last_only=True)
+        torch.testing.assert_close(got, want, atol=2e-5, rtol=0)
+        whole = packed.new_cache(24, 2)
+        packed(ids_BT, whole, mask)
+        step_BT = torch.tensor([[5], [7]])
+        seen = batch_mask(torch.tensor([0, 4]), 1, 24) if padded else None
+        after, wanted = (packed(step_BT, kept, seen) for kept in (cache, whole))
+        torch.testing.assert_close(after, wanted, atol=2e-5, rtol=0)
+
+
+@needs_fbgemm
+def test_the_last_layer_multiplies_one_row_where_one_is_asked():
+    packed, rows = PackedQwen2(narrow_model(), TileLinear), []
+    for layer in packed.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].shape[1]))
+    packed(torch.arange(23)[None], last_only=True)
+    assert rows == [23, 23, 1]
+    assert sum(p.numel() for p in packed.parameters()) == 97 * 40 + 7 * 40, "none is there twice"
 
 
 @needs_fbgemm
