@@ -170,12 +170,12 @@ class Session:
         from qwen2lite.infer.clock import Clock, peak_memory
         from qwen2lite.infer.remember import RememberingQwen2
 
-        clock = Clock()
+        clock, model = Clock(), self.model
         pieces = []
         stops = self.tokenizer.eos_ids
         settings = (self.max_new_tokens, self.sampling, stops, self.write_ids())
         try:
-            for piece in generate(self.model, self.tokenizer, prompt_ids, *settings):
+            for piece in generate(model, self.tokenizer, prompt_ids, *settings):
                 clock.tick()
                 pieces.append(piece)
                 print(piece, end="", flush=True)
@@ -183,10 +183,10 @@ class Session:
             if not may_stop:
                 raise
             print(" … stopped", end="")
-            self.model = RememberingQwen2(self.model.plain)  # who knows what half a step has kept
+            self.model = RememberingQwen2(model.plain)  # who knows what half a step has kept
         answer = "".join(pieces)
         tokens = len(self.tokenizer.encode(answer, allowed_special="none"))
-        read = self.model.read_of(len(prompt_ids))
+        read = model.read_of(len(prompt_ids))
         print(f"\n\n{read}, {tokens} written · {clock.rates(tokens)}")
         print(f"memory: weights {self.weight_bytes / 1e6:,.0f} MB{peak_memory()}")
         if self.parts is not None:

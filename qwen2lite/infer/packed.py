@@ -23,11 +23,7 @@ from qwen2lite.infer.packed_layers import (
     WideEmbedding,
     WideNorm,
 )
-from qwen2lite.infer.products import (
-    NarrowLinear,
-    fastest_linear,
-    fastest_ways,
-)
+from qwen2lite.infer.products import NarrowLinear, fastest_linear, fastest_ways
 from qwen2lite.model.attention import GroupedQueryAttention
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.loading import WithoutInitialising
