@@ -50,7 +50,7 @@ def attend_in_tiles(
         k_SH, v_SH = k_BKSH[b, k].float(), v_BKSH[b, k]
         for start in range(0, queries, at_once):
             some = (b, k, slice(None), slice(start, start + at_once))
-            q_GQH = q_BKGTH[some].float() * (q_BNTH.shape[-1] ** -0.5 / math.log(2))
+            q_GQH = q_BKGTH[some].float() * q_BNTH.shape[-1] ** -0.5
             seen = keys - queries + start + q_GQH.shape[1] if is_causal else keys
             mixed_RH, lse_R = _attend(q_GQH, k_SH[:seen], v_SH[:seen], later)
             mixed_BKGTH[some] = mixed_RH.view_as(q_GQH)
@@ -93,16 +93,16 @@ def _tiles(
 
 
 def _softmax(scores_RC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax in place, and its lse, of scores whose base is 2: PyTorch is faster at 2 to the x.
+    """Softmax in place, and its lse, by powers of 2, at which PyTorch is faster than at those of e.
 
     Qwen2's scores spread so far that many weights would be denormal, at which a processor is slow:
     what is less than 2^-100 of the largest is 0.
     """
     largest_R = scores_RC.amax(-1)
-    scores_RC -= largest_R[:, None]
+    scores_RC.sub_(largest_R[:, None]).mul_(1 / math.log(2))
     weights_RC = F.threshold(scores_RC, _LEAST, float("-inf"), inplace=True).exp2_()
     sum_R = weights_RC.sum(-1)
-    return weights_RC.div_(sum_R[:, None]), (largest_R + sum_R.log2()) * math.log(2)
+    return weights_RC.div_(sum_R[:, None]), largest_R + sum_R.log()
 
 
 def suits_tiles(q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor) -> bool:
