@@ -53,7 +53,7 @@ def load_quantized(source: str | Path, bits: str) -> PackedQwen2:
     packed = PackedQwen2(model, LINEARS[bits])
     try:
         _write(packed, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full
         warnings.warn(
             f"the quantised model couldn't be kept in {path.parent} ({error}); it is made anew next "
             "time",
@@ -65,11 +65,14 @@ def load_quantized(source: str | Path, bits: str) -> PackedQwen2:
 def quantized_path(source: str | Path, bits: str) -> Path:
     """Where the quantised form of a model is kept.
 
-    The name changes with the file or folder, its size and time, and with the order in which this
-    processor and this release of PyTorch keep the numbers: what is found is what would be made.
+    The name changes with the file, or the weights and config of a folder, with their size and time, and
+    with the order in which this processor and this release of PyTorch keep the numbers: what is found
+    is what would be made.
     """
     place = resolve(source).resolve()
-    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+    files = [place]
+    if place.is_dir():
+        files = [*sorted(place.glob("*.safetensors")), *place.glob("config.json")]
     facts = [torch.__version__, torch.backends.cpu.get_cpu_capability(), place.as_posix()]
     facts += [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_YARN_KEYS = {
-    "rope_type",
-    "factor",
-    "original_max_position_embeddings",
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "mscale",
-    "mscale_all_dim",
-    "truncate",
-}
+from qwen2lite.model.long_config import checked_chunks, checked_scaling, rope_settings
+
+_COUNTS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings",
+)  # fmt: skip
+_COUNTS_OF_EXPERTS = (
+    "num_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +60,16 @@ class Qwen2Config:
     mlp_only_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in _COUNTS if not self.num_experts else (*_COUNTS, *_COUNTS_OF_EXPERTS):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}")
+        if not self.rope_theta > 0:
+            raise ValueError(f"rope_theta must be above 0, got {self.rope_theta!r}")
+        if self.num_experts and self.num_experts_per_tok > self.num_experts:
+            raise ValueError(
+                f"num_experts_per_tok is {self.num_experts_per_tok}, and there are only "
+                f"{self.num_experts} experts"
+            )
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
         if not self.head_dim:
             if self.hidden_size % heads:
@@ -87,9 +95,9 @@ class Qwen2Config:
             raise ValueError(
                 "use_sliding_window is off in every published Qwen2 and not built here"
             )
-        object.__setattr__(self, "rope_scaling", _checked_scaling(self.rope_scaling or {}))
+        object.__setattr__(self, "rope_scaling", checked_scaling(self.rope_scaling or {}))
         if self.dual_chunk_attention_config is not None:
-            chunks = _checked_chunks(self.dual_chunk_attention_config)
+            chunks = checked_chunks(self.dual_chunk_attention_config)
             object.__setattr__(self, "dual_chunk_attention_config", chunks)
 
     @property
@@ -116,8 +124,9 @@ class Qwen2Config:
 
     def is_sparse(self, layer: int) -> bool:
         """Whether the layer (counted from 0) has experts in place of one dense MLP."""
-        in_step = (layer + 1) % self.decoder_sparse_step == 0
-        return self.num_experts > 0 and in_step and layer not in self.mlp_only_layers
+        if not self.num_experts or layer in self.mlp_only_layers:
+            return False
+        return (layer + 1) % self.decoder_sparse_step == 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Qwen2Config":
@@ -134,7 +143,7 @@ class Qwen2Config:
             raise ValueError(f"model_type is {kind!r}; this package runs 'qwen2' and 'qwen2_moe'")
         known = {field.name: field for field in dataclasses.fields(cls)}
         kept = {k: v for k, v in values.items() if k in known and v is not None}
-        kept.update(_rope_settings(values))
+        kept.update(rope_settings(values))
         if kind == "qwen2":
             kept.pop("num_experts", None)
         if "mlp_only_layers" in kept:
@@ -164,68 +173,6 @@ class Qwen2Config:
             start = list(values).index("num_experts")
             values = dict(list(values.items())[:start])
         return {"model_type": kind, "architectures": [classes[kind]], **values}
-
-
-def _rope_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """`rope_theta` and `rope_scaling`, from whichever of the two spellings a config.json uses."""
-    together = values.get("rope_parameters") or values.get("rope_scaling")
-    settings: dict[str, Any] = {"rope_scaling": together}
-    theta = (together or {}).get("rope_theta", values.get("rope_theta"))
-    if theta is not None:
-        settings["rope_theta"] = float(theta)
-    return settings
-
-
-def _checked_scaling(given: dict[str, Any]) -> dict[str, Any] | None:
-    """YaRN's settings with the type under its newer name; None where RoPE is left alone."""
-    kind = given.get("rope_type", given.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind != "yarn":
-        raise ValueError(
-            f"rope_scaling of type {kind!r} is not built, only 'yarn'; remove it from the config"
-        )
-    scaling = {k: v for k, v in given.items() if k not in ("rope_theta", "type")}
-    for needed in ("factor", "original_max_position_embeddings"):
-        if scaling.get(needed) is None:
-            raise ValueError(
-                f"rope_scaling of type 'yarn' has no {needed}; Qwen2's own recipe is "
-                '{"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}'
-            )
-    unknown = sorted(scaling.keys() - _YARN_KEYS)
-    if unknown:
-        raise ValueError(
-            f"rope_scaling of type 'yarn' has {', '.join(unknown)}, which YaRN has no use for; "
-            f"it may have {', '.join(sorted(_YARN_KEYS))}"
-        )
-    return {**scaling, "rope_type": kind}
-
-
-def _checked_chunks(given: dict[str, Any]) -> dict[str, int]:
-    """Dual chunk attention's three numbers; the last is 0 where scores don't grow with length.
-
-    The keys of sparse attention are left out: it makes the same attention faster, and less exact.
-    """
-    names = ("chunk_size", "local_size", "original_max_position_embeddings")
-    unknown = [k for k in given if k not in names and not k.startswith("sparse_attention")]
-    if unknown:
-        raise ValueError(
-            f"dual_chunk_attention_config has {', '.join(unknown)}; it may have {', '.join(names)}"
-        )
-    chunks = {name: given.get(name) or 0 for name in names}
-    if not 0 < chunks["local_size"] < chunks["chunk_size"]:
-        raise ValueError(
-            "dual_chunk_attention_config needs 0 < local_size < chunk_size, got local_size "
-            f"{given.get('local_size')} and chunk_size {given.get('chunk_size')}; "
-            "chunk_size 32768 and local_size 1024 suit a model trained on 32768 tokens"
-        )
-    if chunks["original_max_position_embeddings"] < 0:
-        raise ValueError(
-            "original_max_position_embeddings in dual_chunk_attention_config is the number of "
-            f"tokens the model was trained on, got {chunks['original_max_position_embeddings']}; "
-            "leave it out where scores are not to grow with the length of the text"
-        )
-    return chunks
 
 
 def _published(

@@ -153,7 +153,7 @@ def config_from(
     ties it to the embedding.
 
     Raises:
-        ValueError: another architecture, or no embedding.
+        ValueError: another architecture, no embedding, or a RoPE that is stretched in another way.
     """
     kind = metadata.get("general.architecture")
     if kind != "qwen2":
@@ -173,9 +173,25 @@ def config_from(
     return {
         "model_type": "qwen2",
         **config,
+        "rope_scaling": _rope_scaling(metadata, path),
         "vocab_size": tensors["model.embed_tokens.weight"].shape[0],
         "tie_word_embeddings": "lm_head.weight" not in tensors,
         "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
+    }
+
+
+def _rope_scaling(metadata: dict[str, Any], path: Path) -> dict[str, Any] | None:
+    kind = metadata.get("qwen2.rope.scaling.type", "none")
+    if kind == "none":
+        return None
+    if kind != "yarn":
+        raise ValueError(f"{path} stretches RoPE by {kind!r}, and this package knows 'yarn' only")
+    return {
+        "rope_type": kind,
+        "factor": metadata.get("qwen2.rope.scaling.factor"),
+        "original_max_position_embeddings": metadata.get(
+            "qwen2.rope.scaling.original_context_length"
+        ),
     }
 
 

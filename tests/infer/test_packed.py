@@ -254,7 +254,12 @@ class OwnMLP(SwiGLU):
     [
         narrow_model().float(),
         Qwen2(narrow_model().config, Parts(mlp=OwnMLP)).to(torch.bfloat16),
-        narrow_model(num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=24),
+        narrow_model(
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=24,
+        ),
     ],
     ids=["float32", "the learner's part", "experts"],
 )

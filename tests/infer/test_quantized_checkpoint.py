@@ -1,10 +1,12 @@
 """A quantised model is made once, found again, and made anew where what it was made from changed."""
 
+import json
 import os
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from qwen2lite import CONFIGS, Qwen2
 from qwen2lite.infer import quantized_checkpoint
@@ -113,6 +115,23 @@ def test_a_full_disk_costs_only_the_copy(folder, monkeypatch):
 def test_what_cannot_be_quantised_says_why(tmp_path, folder):
     with pytest.raises(ValueError, match="quantised to int8 or int4, not to 'int2'"):
         load_quantized(folder, "int2")
-    experts = {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 24}
+    experts = {"num_experts": 8, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 24}
     with pytest.raises(ValueError, match="only models of dense layers with plain attention"):
         load_quantized(exported(tmp_path / "experts", **experts), "int8")
+
+
+def test_another_config_in_the_folder_is_another_model(folder):
+    load_quantized(folder, "int8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    recipe = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": recipe}), "utf-8")
+    assert load_quantized(folder, "int8").config.context_length == 256
+
+
+def test_a_full_disk_costs_time_and_no_answer(folder, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(quantized_checkpoint, "save_file", full)
+    with pytest.warns(UserWarning, match="couldn't be kept.*No space left"):
+        assert load_quantized(folder, "int8").config.vocab_size == SHAPE["vocab_size"]

@@ -44,7 +44,7 @@ def test_unknown_keys_are_left_out_and_both_spellings_of_rope_are_read():
 
 
 def test_to_dict_is_read_back_as_the_same_config(tmp_path):
-    for config in (Qwen2Config(**SMALL), Qwen2Config(**SMALL, num_experts=6, mlp_only_layers=(1,))):
+    for config in (Qwen2Config(**SMALL), Qwen2Config(**SMALL, num_experts=8, mlp_only_layers=(1,))):
         path = tmp_path / "config.json"
         path.write_text(json.dumps(config.to_dict()), encoding="utf-8")
         assert Qwen2Config.from_json(path) == config
@@ -53,6 +53,19 @@ def test_to_dict_is_read_back_as_the_same_config(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"hidden_size": "32"}, "hidden_size must be a whole number from 1 on, got '32'"),
+        ({"hidden_size": 32.0}, "hidden_size must be a whole number"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads must be a whole number from 1 on, got 0"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers must be"),
+        ({"rope_theta": -1.0}, "rope_theta must be above 0, got -1.0"),
+        (
+            {"model_type": "qwen2_moe", "num_experts": 8, "decoder_sparse_step": 0},
+            "decoder_sparse_step must be",
+        ),
+        (
+            {"model_type": "qwen2_moe", "num_experts": 4},
+            "num_experts_per_tok is 8, and there are only 4 experts",
+        ),
         ({"num_attention_heads": 5}, "does not divide into 5 heads"),
         ({"num_key_value_heads": 3}, "can't share 3"),
         ({"head_dim": 7}, "head_dim must be even"),
@@ -73,3 +86,12 @@ def test_a_broken_config_file_is_named(tmp_path):
     path.write_text('{"hidden_size": ', encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):
         Qwen2Config.from_json(path)
+
+
+def test_a_recipe_that_was_added_counts_beside_the_newer_spelling():
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    given = {**SMALL, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    config = Qwen2Config.from_dict({**given, "rope_scaling": scaling})
+    assert config.yarn["factor"] == 4.0 and config.rope_theta == 5e5
+    with pytest.raises(ValueError, match="'yarn', and a table was wanted"):
+        Qwen2Config.from_dict({**SMALL, "rope_scaling": "yarn"})

@@ -1,6 +1,7 @@
 """Reading a .gguf file: what stands in a good one, and one clear sentence for every damaged one."""
 
 import struct
+from types import SimpleNamespace
 
 import gguf
 import pytest
@@ -195,3 +196,17 @@ def test_metadata_without_the_models_shape_is_refused(tmp_path):
     writer.close()
     with pytest.raises(ValueError, match="has no hidden_size, .*num_hidden_layers"):
         Qwen2.from_pretrained(path)
+
+
+def test_a_stretched_rope_is_read_or_refused(gguf_file):
+    with GGUFCheckpoint(gguf_file) as checkpoint:
+        tensors = {"model.embed_tokens.weight": SimpleNamespace(shape=(5, 2))}
+        assert checkpoint.config["rope_scaling"] is None
+    metadata = {"general.architecture": "qwen2", "qwen2.rope.scaling.type": "yarn",
+                "qwen2.rope.scaling.factor": 4.0,
+                "qwen2.rope.scaling.original_context_length": 32768}  # fmt: skip
+    assert config_from(metadata, tensors, gguf_file)["rope_scaling"] == {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="stretches RoPE by 'linear'"):
+        config_from(metadata | {"qwen2.rope.scaling.type": "linear"}, tensors, gguf_file)
