@@ -80,6 +80,8 @@ def _download(source: HubSource | IndexSource) -> Path:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OSError(f"the disk of {target.parent} is full; make room, {again}") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OSError(not_allowed("write to", target.parent, error)) from None
         raise
     return target
 
@@ -93,9 +95,12 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
-            f"can't create {folder} ({error.strerror}); set QWEN2LITE_CACHE to another folder"
-        ) from None
+        raise OSError(not_allowed("create", folder, error)) from None
+
+
+def not_allowed(what: str, folder: Path, error: OSError) -> str:
+    """Says which variable chooses another place for the cache."""
+    return f"can't {what} {folder} ({error.strerror}); set QWEN2LITE_CACHE to another folder"
 
 
 def check_room(source: HubSource | IndexSource, part: Path) -> None:

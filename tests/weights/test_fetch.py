@@ -281,3 +281,12 @@ def test_pips_code_is_never_imported_and_nothing_is_installed(index, cache):
     fetch("tiny")
     found = subprocess.run([sys.executable, "-c", "import tiny_part0"], capture_output=True)
     assert b"ModuleNotFoundError" in found.stderr
+
+
+def test_a_cache_that_may_not_be_written_names_the_variable(index, cache, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied", "tiny.gguf.lock")
+
+    monkeypatch.setattr("qwen2lite.weights.fetch.FileLock", forbidden)
+    with pytest.raises(OSError, match="can't write to .*Permission denied.*set QWEN2LITE_CACHE"):
+        fetch("tiny")
