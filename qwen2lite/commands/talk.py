@@ -121,7 +121,7 @@ class Session:
 
         from qwen2lite import Qwen2Tokenizer, Sampling
         from qwen2lite.infer.fused import fuse
-        from qwen2lite.infer.load import form, load
+        from qwen2lite.infer.load import form, load, weight_bytes
         from qwen2lite.infer.remember import RememberingQwen2
 
         source = source_of(flags)
@@ -139,10 +139,7 @@ class Session:
         self.model = RememberingQwen2(model)
         self.draft = load(source, flags.draft, flags.device) if flags.draft else None
         loaded = [model] if self.draft is None else [model, self.draft]
-        numbers = (n for model in loaded for n in (*model.parameters(), *model.buffers()))
-        # A tied matrix is there twice by name and once in memory; oneDNN's blocks have no address.
-        places = {id(n) if n.is_mkldnn else n.data_ptr(): n.nbytes for n in numbers}
-        self.weight_bytes = sum(places.values())
+        self.weight_bytes = weight_bytes(*loaded)
         print(
             f"model {source} · {model.device} · {', drafted in '.join(map(form, loaded))} · "
             f"loaded in {time.perf_counter() - start:.1f} s\n{self.sampling} · "

@@ -1,8 +1,9 @@
-r"""On a GPU, the next step is sent off before this step's token has been looked at.
+r"""On a GPU, the next step is sent off before the host has seen this step's token.
 
 `generate_ids` waits for each token and then prepares the next step, and meanwhile the GPU rests. But
 the GPU has no need to wait: the token that it chose lies in its memory, where the next step reads it.
-The price is a step too many when a text ends by a stop token.
+The price is a step too many when a text ends by a stop token. A sampler that draws does so on the host:
+then there is nothing ahead of it, and the two take the same time.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence

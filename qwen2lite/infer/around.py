@@ -16,6 +16,8 @@ class AroundQwen2(Qwen2):
     def __init__(self, model: Qwen2):
         nn.Module.__init__(self)
         self.config, self.parts, self.model = model.config, model.parts, model.model
+        if hasattr(model, "lm_head"):
+            self.lm_head = model.lm_head
         self.plain = model
 
     @property

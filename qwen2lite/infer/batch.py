@@ -16,13 +16,13 @@ Source: Orca (OSDI 2022), section 3: scheduling step by step.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from qwen2lite.infer.cpu import fastest_products
 from qwen2lite.infer.padding import batch_mask, left_pad
 from qwen2lite.infer.sample import Sampler
+from qwen2lite.infer.texts import Text, texts_of
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.qwen2 import Qwen2
 
@@ -75,7 +75,7 @@ def generate_each(
     """
     if rows < 1:
         raise ValueError(f"a batch needs at least one row, got rows={rows}")
-    texts = _texts(model, prompts, max_new_tokens, new_sampler)
+    texts = texts_of(model, prompts, max_new_tokens, new_sampler)
     yield from ((text.number, []) for text in texts if text.is_full)
     waiting = sorted((t for t in texts if not t.is_full), key=lambda text: len(text.ids))
     seats = min(rows, len(waiting))
@@ -91,22 +91,6 @@ def generate_each(
                 yield text.number, text.ids[text.prompt_length :]
 
 
-@dataclass
-class _Text:
-    """A prompt and what has been written after it."""
-
-    number: int
-    ids: list[int]
-    prompt_length: int
-    limit: int
-    """Tokens at which it ends, those of the prompt among them."""
-    sampler: Sampler | None
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.ids) >= self.limit
-
-
 class _Batch:
     """Texts on their seats, which are the rows of one cache. Its length is the clock.
 
@@ -118,11 +102,11 @@ class _Batch:
 
     def __init__(self, model: Qwen2, seats: int, longest: int):
         self.model = model
-        self.texts: dict[int, _Text] = {}
+        self.texts: dict[int, Text] = {}
         self.padding = [0] * seats
         self.cache = model.new_cache(min(2 * longest, model.config.context_length), seats)
 
-    def take_seats(self, waiting: list[_Text]) -> list[int]:
+    def take_seats(self, waiting: list[Text]) -> list[int]:
         """Seats the last of those who wait. Returns the seats whose texts are still to be read."""
         free = [seat for seat in range(len(self.padding)) if seat not in self.texts]
         came = free[: len(waiting)]
@@ -210,52 +194,3 @@ class _SomeRows:
         whole[:, :, : kept.shape[2]] = kept
         whole[self.rows] = new
         return whole
-
-
-def _texts(
-    model: Qwen2,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int | Sequence[int],
-    new_sampler: Callable[[int], Sampler] | None,
-) -> list[_Text]:
-    """The prompts as texts to be continued. Raises ValueError for what can't be."""
-    config = model.config
-    if config.dual_chunk_attention_config:
-        raise ValueError(
-            "a model with dual chunk attention counts its chunks from the beginning of a text, and "
-            "padding would move them; use generate_ids for one prompt after the other"
-        )
-    if not len(prompts):
-        raise ValueError("there is no prompt: give a list with at least one")
-    limits = max_new_tokens
-    if isinstance(limits, int):
-        limits = [limits] * len(prompts)
-    if len(limits) != len(prompts) or min(limits) < 0:
-        raise ValueError(
-            f"max_new_tokens is {max_new_tokens}, and there are {len(prompts)} prompts; "
-            "give one number of 0 or more for all, or one for each"
-        )
-    texts = []
-    for number, (prompt, more) in enumerate(zip(prompts, limits, strict=True)):
-        ids, room = list(prompt), config.context_length
-        _check_prompt(number, ids, room, config.vocab_size)
-        limit = min(len(ids) + more, room)
-        sampler = new_sampler(number) if new_sampler else None
-        texts.append(_Text(number, ids, len(ids), limit, sampler))
-    return texts
-
-
-def _check_prompt(number: int, ids: list[int], room: int, vocab_size: int) -> None:
-    if not ids:
-        raise ValueError(f"prompt {number} is empty: give at least one token to continue")
-    if len(ids) >= room:
-        raise ValueError(
-            f"prompt {number} has {len(ids)} tokens and the model's context holds {room}; "
-            "shorten it so that there is room for an answer"
-        )
-    wrong = [token for token in ids if not isinstance(token, int) or not 0 <= token < vocab_size]
-    if wrong:
-        raise ValueError(
-            f"prompt {number} has the token id {wrong[0]!r}, and ids run from 0 to "
-            f"{vocab_size - 1}; encode a text first, with the tokenizer of this model"
-        )

@@ -22,6 +22,8 @@ from qwen2lite.infer.around import AroundQwen2
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.qwen2 import Qwen2
 
+MOST_STEPS = 256
+"""Steps, each of a size and a batch, that one process compiles."""
 LEAST_LENGTH = 256
 """Columns of the shortest static cache; longer ones double, so that few sizes are compiled."""
 
@@ -56,7 +58,7 @@ class CompiledQwen2(AroundQwen2):
         while size < max_length:
             size *= 2
         step = self._steps.get((size, batch_size))
-        if step is None:
+        if step is None or max_length > self.config.context_length:
             self.plain.new_cache(max_length, 1)  # raises where the context is too short
             step = self.new_step(size, batch_size)
             self._steps[size, batch_size] = step
@@ -76,11 +78,11 @@ class CompiledQwen2(AroundQwen2):
         last_only: bool = False,
     ) -> torch.Tensor:
         """Arguments and result are those of `Qwen2`. The next step overwrites a step's result."""
+        self.check_ids(ids_BT)
         own = (step for step in self._steps.values() if step.cache is cache)
         step = next(own, None) if ids_BT.shape[1] == 1 else None
         if step is None:
             return self.plain(ids_BT, cache, mask, last_only)
-        self.check_ids(ids_BT)
         return step(ids_BT, mask)
 
 
@@ -128,13 +130,13 @@ class StaticStep:
         if mask is not None:
             self.visible[..., :end] = mask
         if self.run is None:
-            self.run = self._prepared()
+            self.run = self.prepared(self.compute)
         logits_BTV = self.run()
         self.cache.length = end
         return logits_BTV
 
-    def _prepared(self) -> Callable[[], torch.Tensor]:
-        run: Callable[[], torch.Tensor] = self.compute
+    def prepared(self, run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """The step compiled and recorded, as far as that can be done here."""
         if self.with_compiler:
             run = compiled(run)
         if self.model.device.type != "cuda":
@@ -177,17 +179,19 @@ class Columns:
 def compiled(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     """The function compiled by `torch.compile`, or as it is where that fails, which it says."""
     fast = torch.compile(run, fullgraph=True, dynamic=False)
-    return fast if compiles(fast) else run
+    # All sizes and batches count as one function, of which PyTorch compiles eight forms else.
+    with torch._dynamo.config.patch(recompile_limit=MOST_STEPS):
+        return fast if compiles(fast) else run
 
 
-def compiles(fast: Callable[[], object]) -> bool:
-    """Whether a function from `torch.compile` can be run; why it can't is a warning."""
+def compiles(fast: Callable[[], object], compiler: str = "torch.compile") -> bool:
+    """Whether a function that is compiled at its first call can be run; why it can't is a warning."""
     try:
         fast()
     except Exception as error:  # PyTorch raises many kinds where a compiler is missing
         reason = str(error).strip().splitlines()[0]
         warnings.warn(
-            f"torch.compile failed here ({reason}); it goes on without, as right and slower",
+            f"{compiler} failed here ({reason}); it goes on without, as right and slower",
             stacklevel=2,
         )
         return False

@@ -71,7 +71,7 @@ class WideProducts(TorchFunctionMode):
     ) -> Any:
         """Called by PyTorch in place of each of its functions."""
         # The output layer scores one row here: widening it would cost more than its product.
-        if func is not F.linear or args[0].shape[-2] == 1:
+        if func is not F.linear or kwargs or args[0].ndim < 2 or args[0].shape[-2] == 1:
             return func(*args, **(kwargs or {}))
         x, weight, *bias = args
         wide_bias = bias[0].float() if bias and bias[0] is not None else None

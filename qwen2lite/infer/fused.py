@@ -5,11 +5,13 @@ one text the kernels are so short that their number decides, and these are fewer
 """
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
-from qwen2lite.infer.compile import CompiledQwen2, StaticStep
+from qwen2lite.infer.compile import CompiledQwen2, StaticStep, compiles
 from qwen2lite.infer.packed import is_plain
 from qwen2lite.model.parts import Parts
 from qwen2lite.model.qwen2 import Qwen2
@@ -25,7 +27,9 @@ models are bound by memory anyway."""
 BLOCK = 64
 """Columns of the cache that a program takes at a time."""
 FEW_SLICES, FEW_COLUMNS = 8, 2048
-"""Programs that share the columns of a head, up to that many; in longer caches each has one block."""
+"""Programs that share the columns of a head, up to that many."""
+MOST_SLICES = 128
+"""In longer caches each has one block, as far as so many programs go, then several."""
 
 
 def fuse(model: Qwen2) -> Qwen2:
@@ -73,6 +77,12 @@ class FusedQwen2(CompiledQwen2):
 class FusedStep(StaticStep):
     """A `StaticStep` for one row. On a CPU it runs in Triton's interpreter only."""
 
+    def prepared(self, run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """The step recorded; the plain one where Triton lacks a C compiler or Python's headers."""
+        return super().prepared(
+            run if compiles(run, "Triton") else partial(StaticStep.compute, self)
+        )
+
     def compute(self) -> torch.Tensor:
         """The step on what was written to the static tensors. Running it twice changes nothing."""
         decoder = self.model.model
@@ -114,7 +124,7 @@ class FusedStep(StaticStep):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What each slice of the columns gives, and its largest score and sum for each head."""
         (heads, head_dim), (_, kv_heads, size, _) = q_NH.shape, keys.shape
-        slices = FEW_SLICES if size <= FEW_COLUMNS else min(size // BLOCK, 128)
+        slices = FEW_SLICES if size <= FEW_COLUMNS else min(size // BLOCK, MOST_SLICES)
         mixed_SNH = torch.empty(slices, heads, head_dim, device=q_NH.device)
         counts = torch.empty(2, slices, heads, device=q_NH.device)
         launch(

@@ -31,7 +31,7 @@ def generate_ids(
         eos_ids: stop tokens; the one that ends the text is not yielded.
 
     Raises:
-        ValueError: an empty prompt, one that fills the context, or ids outside the vocabulary.
+        ValueError: see `room`.
     """
     sampler = sampler or Sampling().sampler()
     cache = model.new_cache(room(model, prompt_ids, max_new_tokens))
@@ -52,11 +52,15 @@ def room(model: Qwen2, prompt_ids: Sequence[int], max_new_tokens: int) -> int:
     """Tokens of the prompt and its continuation, no more than the model's context holds.
 
     Raises:
-        ValueError: an empty prompt, or one that fills the context.
+        ValueError: an empty prompt, one that fills the context, ids outside the vocabulary, or fewer
+            than no tokens to write.
     """
     length, limit = len(prompt_ids), model.config.context_length
     if not length:
         raise ValueError("the prompt is empty: give at least one token to continue")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be 0 or more, got {max_new_tokens}")
+    model.check_ids(torch.as_tensor(prompt_ids, device="cpu")[None])  # a GPU would break off
     if length >= limit:
         raise ValueError(
             f"the prompt has {length} tokens and the model's context holds {limit}; "

@@ -7,6 +7,7 @@ import torch
 from qwen2lite.infer.compile import CompiledQwen2
 from qwen2lite.infer.fused import FusedQwen2, fuses
 from qwen2lite.infer.packed import PackedQwen2, pack, packs_on
+from qwen2lite.infer.products import TileLinear
 from qwen2lite.infer.quantized_checkpoint import LINEARS, load_quantized
 from qwen2lite.model.device import pick_device
 from qwen2lite.model.parts import Parts
@@ -55,6 +56,16 @@ def load(
     if not compiled:
         return model
     return FusedQwen2(model) if fuses(model) else CompiledQwen2(model)
+
+
+def weight_bytes(*models: Qwen2) -> int:
+    """What the weights take in memory."""
+    modules = [module for model in models for module in model.modules()]
+    packed = {id(m): m.nbytes for m in modules if isinstance(m, TileLinear)}
+    numbers = (n for m in modules for n in (*m.parameters(False), *m.buffers(False)))
+    # A tied matrix is there twice by name and once in memory; oneDNN's blocks have no address.
+    places = {id(n) if n.is_mkldnn else n.data_ptr(): n.nbytes for n in numbers}
+    return sum(places.values()) + sum(packed.values())
 
 
 def form(model: Qwen2) -> str:

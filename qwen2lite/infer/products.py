@@ -57,6 +57,7 @@ class TileLinear(nn.Module):
             )
         bias = torch.cat(biases).detach().float() if biases else None
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+        self.nbytes = 2 * weight.numel() + (bias.nbytes if bias is not None else 0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the outputs in float32; x is float32 too."""

@@ -51,6 +51,8 @@ class RememberingQwen2(AroundQwen2):
         last_only: bool = False,
     ) -> torch.Tensor:
         """Arguments and result are those of `Qwen2`."""
+        if self._cache is not None and self._cache.length > len(self._ids):
+            self._cache = None  # somebody filled it in another way, as a batch does
         if cache is not None and cache is self._cache:
             ids = ids_BT[0].tolist()
             self._ids[cache.length :] = ids
@@ -64,6 +66,7 @@ class RememberingQwen2(AroundQwen2):
         known = f", {self.recalled} known" if self.recalled else ""
         return f"{prompt - self.recalled} tokens read{known}"
 
+    @torch.inference_mode()
     def _recall(self, ids: list[int], cache: KVCache) -> int:
         """Fills an empty cache with what is known of a text: at most all of it but the last token."""
         if self._before is None:

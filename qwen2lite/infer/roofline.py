@@ -80,7 +80,10 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def best_seconds(run: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
     """Time of the fastest run; the first, which may set things up, doesn't count."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    waits: dict[str, Callable[[], None]] = {
+        "cuda": lambda: torch.cuda.synchronize(device), "mps": torch.mps.synchronize
+    }  # fmt: skip
+    wait = waits.get(device.type, lambda: None)
     seconds = []
     for _ in range(repeats + 1):
         wait()

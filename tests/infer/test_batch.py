@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -241,3 +242,9 @@ def test_dual_chunks_are_refused():
 
 def test_nothing_to_write_needs_no_step():
     assert generate_batch(tiny_model(), PROMPTS, 0) == [[]] * len(PROMPTS)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_ids_of_arrays_and_tensors_are_ids(kind):
+    model = tiny_model()
+    assert generate_batch(model, [kind([1, 2, 3])], 5) == generate_batch(model, [[1, 2, 3]], 5)

@@ -1,6 +1,8 @@
 """Static decode steps give what the model gives, compiled or not; on a GPU recorded too."""
 
+import warnings
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from qwen2lite.infer.compile import CompiledQwen2
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.infer.packed import PackedQwen2
 from qwen2lite.infer.quantized_products import Int4Linear
+from qwen2lite.weights.export import export
 
 SHAPE = {
     "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -116,3 +119,29 @@ def test_a_recorded_step_writes_the_same_tokens_on_a_gpu(with_compiler):
     for prompt in ([1, 2, 3], [4, 5, 6, 7, 8], [9]):
         right = list(generate_ids(model, prompt, 30))
         assert list(generate_ids(recorded, prompt, 30)) == right
+
+
+def test_any_number_of_batch_sizes_is_compiled(monkeypatch):
+    """PyTorch compiles eight forms of a function, and all steps are one to it."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    static, ids_BT = CompiledQwen2(small_model()), torch.tensor([[1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for rows in range(1, 12):
+            static(ids_BT.expand(rows, 1), static.new_cache(8, rows))
+
+
+def test_what_the_context_cannot_hold_is_refused_each_time():
+    static = CompiledQwen2(small_model(max_position_embeddings=300), with_compiler=False)
+    static.new_cache(290)
+    with pytest.raises(ValueError, match="400 tokens don't fit this model's context of 300"):
+        static.new_cache(400)
+    with pytest.raises(ValueError, match="token ids must have shape"):
+        static(torch.tensor([1]), static.new_cache(5))
+
+
+def test_an_output_layer_of_its_own_is_exported_under_its_name(tmp_path):
+    model = small_model(tie_word_embeddings=False)
+    folder = export(CompiledQwen2(model, with_compiler=False), tmp_path / "model")
+    again = Qwen2.from_pretrained(folder, torch.float32, "cpu")
+    assert torch.equal(again.output_weight_VD, model.output_weight_VD)

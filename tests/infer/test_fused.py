@@ -132,3 +132,14 @@ def test_recorded_on_a_gpu_it_writes_the_same_texts():
     for prompt, limit in (([1, 2, 3], 100), (list(range(33)) * 80, 40), ([9], 100)):
         wanted = list(generate_ids(model, prompt, limit))
         assert list(generate_ahead(kernels, prompt, limit)) == wanted
+
+
+def test_where_triton_cannot_build_the_plain_step_runs(monkeypatch):
+    def no_compiler(*_):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable")
+
+    model = small(num_hidden_layers=2)
+    right = list(generate_ids(model, [3, 1, 4], 12))
+    monkeypatch.setattr(fused_module, "Launcher", no_compiler)
+    with pytest.warns(UserWarning, match="Triton failed here .Failed to find C compiler"):
+        assert list(generate_ids(FusedQwen2(model), [3, 1, 4], 12)) == right

@@ -50,7 +50,8 @@ def test_generation_ends_where_the_context_does(model):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "says"), [([], "empty"), ([1] * 30, "has 30 tokens"), ([1, 61], "id 61")]
+    ("prompt", "says"),
+    [([], "empty"), ([1] * 30, "has 30 tokens"), ([1, 61], "id 61"), ([-1, 2], "id -1")],
 )
 def test_prompts_that_cannot_be_continued(model, prompt, says):
     with pytest.raises(ValueError, match=says):
@@ -80,3 +81,17 @@ def test_of_two_that_leave_onednn_the_last_turns_it_on_again():
     assert not torch._C._get_mkldnn_enabled()
     second.__exit__(None, None, None)
     assert torch._C._get_mkldnn_enabled()
+
+
+def test_fewer_than_no_tokens_are_refused(model):
+    with pytest.raises(ValueError, match="max_new_tokens must be 0 or more, got -5"):
+        next(generate_ids(model, [1, 2, 3], -5))
+
+
+def test_the_wide_detour_leaves_alone_what_it_does_not_know():
+    x, weight, bias = torch.ones(3, 4).bfloat16(), torch.ones(2, 4).bfloat16(), torch.ones(2)
+    bias = bias.bfloat16()
+    with cpu.WideProducts():
+        assert torch.equal(F.linear(x, weight, bias=bias), torch.full((3, 2), 5.0).bfloat16())
+        assert torch.equal(F.linear(input=x, weight=weight), torch.full((3, 2), 4.0).bfloat16())
+        assert torch.equal(F.linear(x[0], weight, bias), torch.full((2,), 5.0).bfloat16())

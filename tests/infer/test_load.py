@@ -6,9 +6,11 @@ import sys
 import pytest
 import torch
 
-from qwen2lite import Parts
+from qwen2lite import Parts, Qwen2
 from qwen2lite.infer.compile import CompiledQwen2
-from qwen2lite.infer.load import form, load
+from qwen2lite.infer.load import form, load, weight_bytes
+from qwen2lite.infer.packed import PackedQwen2
+from qwen2lite.infer.products import TileLinear
 from qwen2lite.learn.work import REPOSITORY
 from qwen2lite.model.mlp import SwiGLU
 
@@ -52,3 +54,16 @@ def test_loading_brings_no_compiler_along():
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines,
+    reason="not checked: this processor's PyTorch has no FBGEMM",
+)
+def test_weights_are_counted_in_tiles_too():
+    model = Qwen2.from_pretrained(TINY, torch.bfloat16, "cpu")
+    assert weight_bytes(model) == 2 * sum(weight.numel() for weight in model.parameters())
+    # Tiles are float16, their biases float32; the tied output layer is packed beside the embedding.
+    head = model.output_weight_VD.numel()
+    assert weight_bytes(PackedQwen2(model, TileLinear)) > weight_bytes(model) + 2 * head
+    assert weight_bytes(model, model) == weight_bytes(model)

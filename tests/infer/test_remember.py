@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen2lite import CONFIGS, Parts, Qwen2
+from qwen2lite.infer.batch import generate_batch
 from qwen2lite.infer.compile import CompiledQwen2
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.infer.remember import RememberingQwen2
@@ -166,3 +167,22 @@ def test_a_compiled_model_writes_the_same():
         want = list(generate_ids(plain, text, room))
         assert list(generate_ids(model, text, room)) == want
         text = [*text, *want[:3], 0]
+
+
+def test_a_cache_that_a_batch_filled_is_not_taken_for_a_conversation():
+    model = a_model()
+    remembering = RememberingQwen2(model)
+    written = generate_batch(remembering, [PROMPT], 12)[0]
+    assert written == list(generate_ids(model, PROMPT, 12))
+    again = written[:8]
+    assert list(generate_ids(remembering, again, 12)) == list(generate_ids(model, again, 12))
+
+
+def test_outside_of_inference_mode_it_remembers_as_well():
+    model = a_model()
+    remembering = RememberingQwen2(model)
+    list(generate_ids(remembering, PROMPT, 5))
+    with torch.no_grad():
+        got = remembering(torch.tensor([PROMPT]), remembering.new_cache(10), last_only=True)
+        assert remembering.recalled == 9
+        assert torch.allclose(got, model(torch.tensor([PROMPT]), last_only=True))
