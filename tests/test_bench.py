@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from qwen2lite.commands import bench
+from qwen2lite import Qwen2, Qwen2Config
+from qwen2lite.commands import bench, peers
+from qwen2lite.commands.peers import Transformers, as_folder
 from qwen2lite.learn.work import REPOSITORY
+from qwen2lite.weights.export import export
 from qwen2lite.weights.sources import cached_path
 from tests.conftest import REAL_MODEL
 from tests.test_command_line import run
@@ -45,6 +48,8 @@ def test_what_cannot_be_measured_is_left_out_and_says_why(tmp_path, monkeypatch,
     ("flags", "says"),
     [
         (("--peer", "vllm"), "no peer is called 'vllm'"),
+        (("--threads", "-1"), "--threads must be 1 or more, got -1"),
+        (("--repeats", "0"), "--repeats must be 1 or more, got 0"),
         (("--dtype", "int3"), "no format is called 'int3'"),
         (("--peer", "llama.cpp"), "llama.cpp reads .gguf files"),
     ],
@@ -61,3 +66,30 @@ def test_decoding_is_not_faster_than_memory(real_tokenizer):
     row = json.loads(result.stdout)["rows"][0]
     assert 0.02 < row["decode_share"] < 1.5  # caches may hold a part of 300 MB
     assert row["peak_bytes"] > 0.5 * cached_path(REAL_MODEL).stat().st_size
+
+
+def test_a_peer_with_experts_is_one_with_experts(tmp_path):
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    config = Qwen2Config(
+        vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=2, shared_expert_intermediate_size=24, **sizes
+    )  # fmt: skip
+    folder = export(Qwen2(config), tmp_path / "model")
+    assert "Moe" in type(Transformers(folder).model).__name__
+
+
+def test_two_files_of_one_name_are_two_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN2LITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(peers.Qwen2, "from_pretrained", lambda *_: None)
+    monkeypatch.setattr(peers.Qwen2Tokenizer, "from_pretrained", lambda *_: None)
+    monkeypatch.setattr(
+        peers, "export", lambda _model, folder, _tokenizer: folder.mkdir(parents=True)
+    )
+    found = set()
+    for name in ("one", "two"):
+        path = tmp_path / name / "model.gguf"
+        path.parent.mkdir()
+        path.write_bytes(b"GGUF")
+        found.add(as_folder(path))
+    path.write_bytes(b"GGUF and more")
+    assert len(found | {as_folder(path)}) == 3

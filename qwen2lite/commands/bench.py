@@ -48,6 +48,9 @@ def _bench(flags: argparse.Namespace) -> None:
     from qwen2lite.model.device import pick_device, pick_dtype
     from qwen2lite.weights.checkpoint import open_checkpoint
 
+    for name in ("threads", "repeats"):
+        if (value := getattr(flags, name)) is not None and value < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {value}")
     if flags.threads:
         torch.set_num_threads(flags.threads)
     device, source = pick_device(flags.device), source_of(flags)
@@ -55,7 +58,7 @@ def _bench(flags: argparse.Namespace) -> None:
         config = Qwen2Config.from_dict(checkpoint.config)
     shared = {
         "source": source,
-        "device": device.type,
+        "device": str(device),
         "threads": torch.get_num_threads(),
         "repeats": flags.repeats,
         "context": config.context_length,
@@ -112,7 +115,9 @@ def _measured(job: dict[str, Any]) -> dict[str, float] | None:
     print(f"measuring {name} …", file=sys.stderr)
     command = [sys.executable, "-m", "qwen2lite.commands.bench_child"]
     started = json.dumps(job | {"started": time.time()})
-    done = subprocess.run([*command, started], capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        [*command, started], capture_output=True, encoding="utf-8", errors="replace"
+    )
     if not done.returncode:
         return json.loads(done.stdout.splitlines()[-1])
     reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]

@@ -1,5 +1,6 @@
 """Ours and others' programs for the same model, loaded and timed in the same way."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ class Transformers:
     """transformers, as it comes.
 
     Args:
-        model: a loaded Qwen2ForCausalLM, or the folder to load it from.
+        model: one that is loaded, or the folder to load it from.
         kind: bfloat16, float16 or float32.
         device: where it runs.
         settings: further ones of its `generate`.
@@ -75,7 +76,7 @@ class Transformers:
             import transformers
 
             transformers.utils.logging.disable_progress_bar()
-            load = transformers.Qwen2ForCausalLM.from_pretrained
+            load = transformers.AutoModelForCausalLM.from_pretrained
             model = load(model, dtype=getattr(torch, kind), device_map=device)
         self.model = model.eval()
 
@@ -165,7 +166,9 @@ def as_folder(path: Path) -> str:
     """
     if path.is_dir():
         return str(path)
-    folder = cache_dir() / f"{path.stem}-as-bfloat16"
+    facts = f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}"
+    key = hashlib.sha256(facts.encode()).hexdigest()[:12]
+    folder = cache_dir() / f"{path.stem}-as-bfloat16-{key}"
     if not folder.exists():
         model = Qwen2.from_pretrained(path, torch.bfloat16, "cpu")
         export(model, folder, Qwen2Tokenizer.from_pretrained(path))
