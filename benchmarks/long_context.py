@@ -42,6 +42,8 @@ def main() -> None:
     options = flags.parse_args()
     aside = sys.stderr if options.json else sys.stdout
     if not options.small:
+        if not default_model():
+            sys.exit("no model is fetched yet; run: python -m qwen2lite fetch, or try --small")
         torch.set_num_threads(2)
     rows = prefill_rows(options, 2048 if options.small else 32768, 512 if options.small else 8192)
     measure.show(rows, options.json)
@@ -99,7 +101,7 @@ def attention_step(decoder: Decoder, x_BTD: torch.Tensor) -> Callable[[], None]:
     def run() -> None:
         attention(x_BTD, cos, sin)
         if x_BTD.is_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(x_BTD.device)
 
     return run
 

@@ -3,8 +3,9 @@
 Hidden size 512, 64 experts of width 256 and top-8, a shared expert of width 256, 2,048 tokens. All
 sides hold the same weights. `grouped` is transformers' default, one grouped product for all experts;
 `eager` is its loop. On the CPU ours is the loop of `model/moe.py`, in float32 on 2 threads; on a GPU
-`model/grouped.py`, in bfloat16, also in the size of a layer of the 57B, and beside one dense MLP as
-wide as the experts that a token uses.
+`model/grouped.py`, in bfloat16, as it comes and compiled, also in the size of a layer of the 57B, and
+beside one dense MLP as wide as the experts that a token uses. What is compiled stands beside what is
+compiled.
 """
 
 import sys
@@ -70,9 +71,18 @@ def gpu_rows(repeats: int, work: str, config: Qwen2Config) -> Iterator[measure.R
         dense = SwiGLU(config.hidden_size, active).bfloat16()
         x_BTD = torch.randn(1, TOKENS, config.hidden_size, dtype=torch.bfloat16)
         sides = [ours, theirs(config, ours).bfloat16(), dense]
-    seconds = measure.median_seconds(repeats, *(step(side, x_BTD) for side in sides))
-    yield row(work, seconds[0], seconds[1], "transformers, its default")
-    yield row(f"{work}, dense", seconds[0], seconds[2], "a dense MLP of the active size")
+    yield from beside(repeats, work, sides, x_BTD, "")
+    for side in sides:
+        side.compile()
+    yield from beside(repeats, work, sides, x_BTD, ", compiled")
+
+
+def beside(
+    repeats: int, work: str, sides: list[nn.Module], x_BTD: torch.Tensor, how: str
+) -> Iterator[measure.Row]:
+    ours, peer, dense = measure.median_seconds(repeats, *(step(side, x_BTD) for side in sides))
+    yield row(work + how, ours, peer, f"transformers, its default{how}")
+    yield row(f"{work}, dense{how}", ours, dense, f"a dense MLP of the active size{how}")
 
 
 def row(work: str, ours: float, peer: float, peer_name: str) -> measure.Row:
