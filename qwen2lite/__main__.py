@@ -16,7 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
     flags = _parser().parse_args(arguments)
     try:
         flags.run(flags)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        # Python names the module that it didn't find; the package's own say what to install.
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            raise
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

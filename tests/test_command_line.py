@@ -1,5 +1,6 @@
 """The command line as a person meets it: a real process, its words and its exit status."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_every_command_has_help(command):
         (["encode", "Hello", "--model", "qwen2-0.5c"], "did you mean qwen2-0.5b"),
         (["encode", "Hello", "--model", "qwen2-72b"], "python -m qwen2lite fetch qwen2-72b"),
         (["train", "nowhere.toml"], "there is no nowhere.toml"),
+        (["plan", "--memory", "inf"], "memory must be above 0 and not infinite"),
         (["plan", "--model", "8b"], "no published Qwen2 is called '8b'"),
         (["fetch", "qwen3"], "no file, folder or model is called 'qwen3'"),
     ],
@@ -52,6 +54,19 @@ def test_wrong_input_is_one_clear_sentence_and_status_2(arguments, says, tmp_pat
     assert result.returncode == 2
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_library_that_is_to_be_installed_is_named_and_a_broken_import_shows(
+    monkeypatch, capsys, tmp_path
+):
+    recipe = tmp_path / "run.toml"
+    recipe.write_text('[model]\nlike = "qwen2-0.5b"\n[data]\nsources = ["hub:a/b"]', "utf-8")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert main(["train", str(recipe), "--folder", str(tmp_path / "run")]) == 2
+    assert "pip install datasets" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "qwen2lite.train.recipe", None)
+    with pytest.raises(ModuleNotFoundError, match="qwen2lite.train.recipe"):
+        main(["train", str(recipe)])
 
 
 @pytest.mark.real
@@ -115,6 +130,16 @@ def test_the_plan_of_a_large_run_is_a_table():
     assert result.returncode == 0, result.stderr
     assert "7,615,616,512 parameters" in result.stdout and "8 GPUs" in result.stdout
     assert "total" in result.stdout and "FLOPs a token" in result.stdout
+
+
+def test_a_plan_in_float32_takes_longer(capsys):
+    speeds = []
+    for precision in ("bfloat16", "float32"):
+        assert main(["plan", "--precision", precision]) == 0
+        speeds.append(
+            float(re.search(r"([\d,]+) tokens/s", capsys.readouterr().out)[1].replace(",", ""))
+        )
+    assert speeds[0] / speeds[1] == pytest.approx(989 / 67, rel=1e-3)
 
 
 def keep_a_norm(home: Path, line: str) -> None:

@@ -29,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     flag("--parallel", choices=("none", "ddp", "fsdp"), help="default: fsdp on several GPUs")
     flag("--activation-checkpointing", action="store_true", help="compute layers twice")
     flag("--precision", default="bfloat16", choices=("bfloat16", "float32"), help="of the products")
-    flag("--peak-flops", type=float, default=989e12, help="of a GPU, a second (default: an H100's)")
+    flag("--peak-flops", type=float, help="of a GPU, a second (default: an H100's in --precision)")
     flag("--mfu", type=float, default=0.4, help="share of it that is assumed (default: 0.4)")
     flag("--tokens", type=float, default=1e12, help="to train on (default: 1e12)")
     plan.set_defaults(run=_plan)

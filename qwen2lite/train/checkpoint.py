@@ -109,15 +109,19 @@ def latest(folder: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
+def read_state(checkpoint: Path, needed: Collection[str] = ()) -> dict[str, Any]:
     """What was given to `save` as `state`, and "step".
+
+    Args:
+        checkpoint: a folder from `save` or `latest`.
+        needed: names that must be in it.
 
     Raises:
         ValueError: damaged.
     """
     try:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        return state | {"step": int(state["step"])}
+        return {name: state[name] for name in needed} | state | {"step": int(state["step"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{checkpoint / 'state.json'} {DAMAGED} ({error})") from None
 

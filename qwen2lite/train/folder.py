@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import save_file
 
+from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
 from qwen2lite.train import checkpoint
 from qwen2lite.train.gradients import Batch
 from qwen2lite.train.processes import Alone
-from qwen2lite.train.settings import TrainSettings
+from qwen2lite.train.settings import TrainSettings, check_keys
 from qwen2lite.weights.export import export
 
 FREE = {
@@ -24,6 +25,12 @@ FREE = {
 }  # fmt: skip
 """Settings that don't change what is learnt: a resumed run may have other values. Of batches only the
 sequences of a step count, so half as many a process on twice as many processes is the same run."""
+
+
+def check_may_change(names: Collection[str]) -> None:
+    """Raises ValueError for the first name that no setting has, and says which is nearest."""
+    known = [f.name for kind in (TrainSettings, Qwen2Config) for f in dataclasses.fields(kind)]
+    check_keys(names, [*known, "sequences_per_step"], "may_change")
 
 
 class Loader(Protocol):
@@ -69,15 +76,15 @@ class RunFolder:
         """Loads the newest checkpoint, if there is one, and returns how many steps it has made.
 
         Raises:
-            ValueError: it was made with another vocabulary, config, corpus or settings.
+            ValueError: it was made with another vocabulary, config, corpus or settings, or is damaged.
         """
-        newest = checkpoint.latest(self.checkpoints)
-        state: dict[str, Any] = checkpoint.read_state(newest) if newest else {"step": 0}
+        newest, now = checkpoint.latest(self.checkpoints), self._identity()
+        needed = (*now, "loader", "random")
+        state: dict[str, Any] = checkpoint.read_state(newest, needed) if newest else {"step": 0}
         self.processes.agree(state["step"], f"the newest step in {self.checkpoints}")
         if newest is None:
             return 0
-        now = self._identity()
-        for what in ("vocabulary", "config", "settings"):
+        for what in now:
             checkpoint.refuse_changes(state[what], now[what], what, FREE | set(may_change))
         self.loader.load_state_dict(state["loader"])
         self.processes.load(newest, self.model, self.optimizer)

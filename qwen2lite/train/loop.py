@@ -135,13 +135,13 @@ def train(
             watch.step(step, loss, norm, rates(step - 1), saves)
             if held_out and _due(step, settings.evaluate_every):
                 watch.held_out(step, evaluate(objective, held_out, dtype))
+            if saves:  # before samples, so that one that fails doesn't cost the checkpoint
+                run.save(step)
             if tokenizer and _due(step, settings.sample_every):
-                with processes.speaking(model):
+                with processes.speaking(model), autocast(device, dtype):
                     for prompt in settings.sample_prompts:
                         text = _continue(model, tokenizer, prompt, settings.sample_tokens)
                         watch.sample(step, prompt, text)
-            if saves:
-                run.save(step)
     return run.export()
 
 

@@ -57,10 +57,11 @@ def join(settings: TrainSettings) -> Iterator[Alone]:
     except RuntimeError as error:
         if not _is_about_others(error):
             raise
+        what = "is silent" if "timed out" in str(error).lower() else "has ended"
         raise ConnectionError(
-            f"process {dist.get_rank()} waits in vain for another process of this run, which has "
-            "ended; its own message, or torchrun's last lines, say why. Start the same command "
-            "again, and training goes on from the last checkpoint"
+            f"process {dist.get_rank()} waits in vain for another process of this run, which {what}; "
+            "its own message, or torchrun's last lines, say why. Start the same command again, and "
+            "training goes on from the last checkpoint"
         ) from error
     dist.destroy_process_group()
 
@@ -88,16 +89,17 @@ def _role(parallel: str, device: torch.device) -> Alone:
 
 def _own_device(name: str, local_rank: int) -> torch.device:
     """A GPU for each process of this machine; where there are none, the CPU for all."""
-    device = pick_device(name)
-    if device.type == "mps":  # its tensors can't be sent to other processes
-        device = torch.device("cpu")
-    if device.type != "cuda":
-        return device
-    if local_rank >= torch.cuda.device_count():
+    gpus = torch.cuda.device_count() if name == "auto" or name.startswith("cuda") else 0
+    if not gpus:
+        device = pick_device(name)
+        # Tensors on mps can't be sent to other processes.
+        return torch.device("cpu") if device.type == "mps" else device
+    if local_rank >= gpus:
         raise ValueError(
-            f"process {local_rank} of this machine has no GPU, there are "
-            f"{torch.cuda.device_count()}; set --nproc-per-node to that number"
+            f"process {local_rank} of this machine has no GPU, there are {gpus}; set "
+            "--nproc-per-node to that number"
         )
+    # Before anything is put on "cuda": until now that is the first GPU, for all processes.
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 

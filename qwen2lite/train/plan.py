@@ -5,6 +5,7 @@ r"""A training run on paper: whether it fits into the GPUs' memory, and how long
 What each line is counted from stands in cost.py.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,8 @@ from qwen2lite.train import cost
 USABLE = 0.9
 """Share of a GPU's memory that a plan may fill. The rest is for the CUDA context, the buffers of
 communication, and what is lost between blocks: a rule of thumb, not a measurement."""
+PEAKS = {"bfloat16": 989e12, "float32": 67e12}
+"""Operations a second of an NVIDIA H100 SXM in dense products, from its data sheet."""
 _MOST_GPUS = 4096
 _DAY = 86_400
 
@@ -44,9 +47,9 @@ class Plan:
     """Compute layers a second time in place of keeping them."""
     precision: str = "bfloat16"
     """Of the products: "bfloat16" or "float32"."""
-    peak_flops: float = 989e12
-    """Operations a second of one GPU in dense products of that precision, from its data sheet: an
-    NVIDIA H100 SXM has 989e12 in bfloat16, an A100 312e12."""
+    peak_flops: float | None = None
+    """Operations a second of one GPU in dense products of that precision, from its data sheet: an A100
+    has 312e12 in bfloat16. None is an H100 SXM's, see `PEAKS`."""
     mfu: float = 0.4
     """The share of it that is assumed to be reached. PaLM reports 0.46 and Llama 3 405B 0.38 to 0.43;
     small models reach less. Activation checkpointing takes up to a quarter of it."""
@@ -55,8 +58,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("gpus", "memory", "sequence_length", "batch_size", "peak_flops", "tokens"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0 and not infinite, got {value}")
         if not 0 < self.mfu <= 1:
             raise ValueError(f"mfu must be above 0 and at most 1, got {self.mfu}")
         choices = ("none",) if self.gpus == 1 else ("ddp", "fsdp")
@@ -144,7 +148,8 @@ class Plan:
     @property
     def tokens_per_second(self) -> float:
         """Of all GPUs, at the assumed MFU."""
-        return self.mfu * self.gpus * self.peak_flops / self.flops_per_token
+        peak = self.peak_flops or PEAKS[self.precision]
+        return self.mfu * self.gpus * peak / self.flops_per_token
 
     @property
     def days(self) -> float:

@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +20,7 @@ from qwen2lite.text.vocabulary import QWEN2_SPECIAL_TOKENS, vocabulary_of
 from qwen2lite.train.checkpoint import refuse_changes
 from qwen2lite.train.corpus import Document, Mixture, code, docstrings, hub, take, text_files
 from qwen2lite.train.dedup import without_copies
-from qwen2lite.train.tokens import TokenFile, write_corpus
+from qwen2lite.train.tokens import TokenFile, to_disk, write_corpus
 from qwen2lite.train.world import documents
 
 _BPE_CHARACTERS = 10_000_000
@@ -53,6 +55,16 @@ class DataSettings:
     """Of the small world's wording."""
 
     def __post_init__(self) -> None:
+        if not all(isinstance(name, str) and name for name in self.sources):
+            raise ValueError(
+                f"sources must be names or folders, strings that aren't empty; got {self.sources}"
+            )
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError(
+                f"a source stands twice in {self.sources}; name it once, with its shares added up"
+            )
+        if not all(type(share) in (int, float) and 0 < share < math.inf for share in self.shares):
+            raise ValueError(f"shares must be numbers above 0, got {self.shares}")
         if len(self.shares) != len(self.sources):
             raise ValueError(
                 f"sources has {len(self.sources)} names and shares {len(self.shares)} numbers; "
@@ -84,21 +96,20 @@ def prepare(settings: DataSettings, folder: Path, vocab_size: int) -> Prepared:
             smaller where the corpus has no pair left to merge.
 
     Raises:
-        ValueError: the folder holds another corpus, or a side of this one is empty.
+        ValueError: the folder holds another corpus or is damaged, or a side of this one is empty.
         FileNotFoundError: no such source.
     """
     wanted = dataclasses.asdict(settings) | {"vocab_size": vocab_size}
     facts = folder / "data.json"
     if facts.is_file():
-        made = json.loads(facts.read_text(encoding="utf-8"))
-        refuse_changes(made, wanted, f"corpus than {folder} holds")
+        refuse_changes(_read_facts(facts), wanted, f"corpus than {folder} holds")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer = _tokenizer(settings, vocab_size)
         tokenizer.library.save(str(folder / "tokenizer.json"))
         for name in ("train", "held_out"):
-            write_corpus(folder / f"{name}.bin", _side(settings, name == "held_out"), tokenizer)
-        facts.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            write_corpus(folder / f"{name}.bin", _side(settings, name), tokenizer)
+        _write_facts(facts, wanted)
     tokenizer = Qwen2Tokenizer.from_pretrained(folder / "tokenizer.json")
     fingerprint = tokenizer.vocabulary.fingerprint
     train, held_out = (
@@ -137,20 +148,46 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     return Qwen2Tokenizer(vocabulary_of(merges))
 
 
+def _read_facts(facts: Path) -> dict[str, Any]:
+    try:
+        made = json.loads(facts.read_text(encoding="utf-8"))
+    except ValueError:
+        made = None
+    if not isinstance(made, dict):
+        raise ValueError(f"{facts} is damaged; delete {facts.parent}, and the corpus is made again")
+    return made
+
+
+def _write_facts(facts: Path, made: dict[str, Any]) -> None:
+    """Written last, and whole or not at all: without it a corpus is made anew."""
+    part = facts.with_name(facts.name + ".part")
+    with part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(made, indent=2) + "\n")
+        to_disk(file)
+    part.replace(facts)
+
+
 def _tokenizer(settings: DataSettings, vocab_size: int) -> Qwen2Tokenizer:
     if settings.tokenizer:
         return Qwen2Tokenizer.from_pretrained(settings.tokenizer)
-    return train_tokenizer(_side(settings, held_out=False), vocab_size)
+    return train_tokenizer(_side(settings, "train"), vocab_size)
 
 
-def _side(settings: DataSettings, held_out: bool) -> Iterator[str]:
+def _side(settings: DataSettings, name: str) -> Iterator[str]:
+    empty = True
     with tqdm(
         total=settings.characters, unit="char", unit_scale=True, desc="corpus", delay=2
     ) as bar:
         for document in corpus(settings):
             bar.update(len(document.text))
-            if is_held_out(document.text, settings.held_out) == held_out:
+            if is_held_out(document.text, settings.held_out) == (name == "held_out"):
+                empty = False
                 yield document.text
+    if empty:
+        raise ValueError(
+            f"none of the corpus's documents fell to {name}: whole documents are held out, a share "
+            f"of {settings.held_out}; give more documents (split a long file), or another held_out"
+        )
 
 
 def _reader(name: str, seed: int) -> Callable[[], Iterable[Document | str]]:

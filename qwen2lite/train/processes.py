@@ -15,6 +15,7 @@ $W n_r / N$ before backward().
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +145,13 @@ class Copies(Alone):
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """The others wait for process 0."""
+        """The others wait for process 0: a day, as a corpus may take longer than a sum is given."""
+        patient = dist.new_group(backend="gloo", timeout=timedelta(days=1))
         if self.rank > 0:
-            self.wait()
+            dist.barrier(patient)
         yield
         if self.rank == 0:
-            self.wait()
+            dist.barrier(patient)
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ from qwen2lite.model.config import CONFIGS, Qwen2Config
 from qwen2lite.model.device import pick_device
 from qwen2lite.model.qwen2 import Parts, Qwen2
 from qwen2lite.train import by_hand
+from qwen2lite.train.folder import check_may_change
 from qwen2lite.train.gradients import Batch
 from qwen2lite.train.loader import Loader
 from qwen2lite.train.loop import pick_precision, train
 from qwen2lite.train.parallel import join
 from qwen2lite.train.prepare import DataSettings, Prepared, prepare
-from qwen2lite.train.settings import TrainSettings, build, check_keys, read_toml
+from qwen2lite.train.settings import TrainSettings, build, check_keys, check_table, read_toml
 from qwen2lite.train.tokens import END_OF_TEXT
 
 
@@ -38,6 +38,14 @@ class Recipe:
     config: Qwen2Config
     data: DataSettings
     train: TrainSettings
+
+    def __post_init__(self) -> None:
+        length, context = self.train.sequence_length, self.config.context_length
+        if length > context:
+            raise ValueError(
+                f"sequence_length {length} is longer than the model's context of {context}; raise "
+                "max_position_embeddings in [model], or shorten it"
+            )
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Recipe":
@@ -75,12 +83,14 @@ def run(
     Raises:
         ValueError, FileNotFoundError, OSError: see `prepare` and `train`.
     """
-    folder, recipe = Path(folder), fit_to_machine(recipe)
-    settings = recipe.train
-    with join(settings) as processes:
+    check_may_change(may_change)
+    folder = Path(folder)
+    with join(recipe.train) as processes:
+        recipe = fit_to_machine(recipe, processes.device)
+        settings = recipe.train
+        if settings.compile and bar and processes.rank == 0:
+            print("the first step is compiled, which takes half a minute or more")
         with processes.first():
-            if settings.compile and bar:
-                print("the first step is compiled, which takes half a minute or more")
             prepared = prepare(recipe.data, folder / "data", recipe.config.vocab_size)
         sizes = (settings.sequence_length, settings.batch_size, settings.seed)
         loader = Loader(prepared.train.ids, *sizes, processes.rank, processes.world_size)
@@ -89,7 +99,7 @@ def run(
             loader,
             settings,
             folder,
-            held_out=held_out_batches(prepared, settings),
+            held_out=held_out_batches(prepared, settings, processes.world_size),
             tokenizer=prepared.tokenizer,
             processes=processes,
             may_change=may_change,
@@ -97,11 +107,11 @@ def run(
         )
 
 
-def fit_to_machine(recipe: Recipe) -> Recipe:
+def fit_to_machine(recipe: Recipe, device: torch.device) -> Recipe:
     """The recipe without `compile` where nothing can be compiled, and a warning that says why."""
     if not recipe.train.compile:
         return recipe
-    numbers = torch.ones(8, device=pick_device(recipe.train.device))
+    numbers = torch.ones(8, device=device)
     can = compiles(partial(torch.compile(torch.square), numbers))
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compile=can))
 
@@ -130,21 +140,33 @@ def fast_parts(settings: TrainSettings) -> Parts | None:
     return by_hand.PARTS if exact and not settings.compile else None
 
 
-def held_out_batches(prepared: Prepared, settings: TrainSettings) -> list[Batch]:
-    """The batches of each evaluation: at most `evaluation_batches`, fewer from a small corpus."""
-    length, size = settings.sequence_length, settings.batch_size
-    windows = (len(prepared.held_out.ids) - 1) // length
-    size = max(1, min(size, windows))
-    number = max(1, min(settings.evaluation_batches, windows // size))
-    return list(islice(Loader(prepared.held_out.ids, length, size), number))
+def held_out_batches(
+    prepared: Prepared, settings: TrainSettings, world_size: int = 1
+) -> list[Batch]:
+    """The sequences of each evaluation in batches: fewer from a small corpus.
+
+    They are the same however a step is cut into batches and processes, so that the curve of a run
+    doesn't jump where it is resumed with another cut.
+    """
+    ids, length, size = prepared.held_out.ids, settings.sequence_length, settings.batch_size
+    windows = (len(ids) - 1) // length
+    of_a_step = max(1, min(size * settings.accumulation * world_size, windows))
+    steps = max(1, min(settings.evaluation_batches, windows // of_a_step))
+    ids_BT, targets_BT = next(Loader(ids, length, steps * of_a_step))
+    return list(zip(ids_BT.split(size), targets_BT.split(size), strict=True))
 
 
 def _config(values: dict[str, Any]) -> Qwen2Config:
+    check_table(values, "model")
     values = dict(values)
     like = values.pop("like", None)
     known = [field.name for field in dataclasses.fields(Qwen2Config)]
     check_keys(values, known, "model")
     if like is not None:
+        if not isinstance(like, str):
+            raise ValueError(f"like in [model] must be a model's name, a string; got {like!r}")
         check_keys([like], CONFIGS, "like in [model]")
         values = CONFIGS[like].to_dict() | values
+    if values.get("num_experts"):  # else the config of a dense model, which leaves experts out
+        values["model_type"] = "qwen2_moe"
     return Qwen2Config.from_dict(values)

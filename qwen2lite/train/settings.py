@@ -80,7 +80,7 @@ class TrainSettings:
     evaluate_every: int = 100
     """Steps between evaluations on held-out text; 0 is never."""
     evaluation_batches: int = 8
-    """Batches of an evaluation, the same each time."""
+    """Of an evaluation, each with the sequences of a whole step; the same ones each time."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 200
@@ -174,8 +174,7 @@ def build(cls: type[Settings], values: dict[str, Any], table: str) -> Settings:
     Raises:
         ValueError: no table, an unknown or a missing key, or a value of another kind.
     """
-    if not isinstance(values, dict):
-        raise ValueError(f"{table} must be a table, which begins with [{table}]; got {values!r}")
+    check_table(values, table)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     check_keys(values, fields, table)
     for name, field in fields.items():
@@ -183,6 +182,12 @@ def build(cls: type[Settings], values: dict[str, Any], table: str) -> Settings:
             raise ValueError(f"[{table}] has no {name}, which it needs")
     _check_kinds(cls, values, f"[{table}]")
     return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+
+
+def check_table(values: Any, table: str) -> None:
+    """Raises ValueError where something else stands in the place of a table."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{table} must be a table, which begins with [{table}]; got {values!r}")
 
 
 def check_keys(values: Collection[str], known: Collection[str], table: str) -> None:

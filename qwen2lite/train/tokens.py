@@ -159,7 +159,7 @@ def write_tokens(
     try:
         with part.open("wb") as file:
             written, count = _pack(file, documents, vocab_size, eos, dtype)
-            _to_disk(file)
+            to_disk(file)
         facts = TokenFacts(dtype.name, count, written, vocab_size, eos, fingerprint)
         _publish(path, part, facts)
     except BaseException as error:
@@ -217,7 +217,8 @@ def _pack(
     return written, count
 
 
-def _to_disk(file: BinaryIO | TextIO) -> None:
+def to_disk(file: BinaryIO | TextIO) -> None:
+    """Waits until what was written to a file is on the disk."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -229,7 +230,7 @@ def _publish(path: Path, part: Path, facts: TokenFacts) -> None:
     sidecar_part = sidecar.with_name(sidecar.name + ".part")
     with sidecar_part.open("w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(asdict(facts), indent=2) + "\n")
-        _to_disk(file)
+        to_disk(file)
     sidecar.unlink(missing_ok=True)
     part.replace(path)
     sidecar_part.replace(sidecar)

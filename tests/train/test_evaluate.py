@@ -8,6 +8,7 @@ from qwen2lite import Qwen2Tokenizer
 from qwen2lite.model.balance import balance_by_bias
 from qwen2lite.text.vocabulary import vocabulary_of
 from qwen2lite.train import loop
+from qwen2lite.train.checkpoint import latest
 from qwen2lite.train.loop import evaluate, train
 from qwen2lite.train.loss import IGNORED, NextToken
 from qwen2lite.train.metrics import read_metrics
@@ -56,6 +57,18 @@ def test_training_is_the_same_with_looks_and_without(experts, cores, run):
     assert [line["step"] for line in lines if "held_out_loss" in line] == [3, 6, 9, 12]
     samples = [(line["step"], line["prompt"]) for line in lines if "sample" in line]
     assert samples == [(step, prompt) for step in (4, 8, 12) for prompt in ("ab", "ö")]
+
+
+def test_samples_in_bfloat16_change_nothing(run):
+    changes_nothing(run, precision="bfloat16")
+
+
+def test_a_sample_that_fails_does_not_cost_the_checkpoint(run, tmp_path):
+    with pytest.raises(ValueError, match="64"):
+        run("it", True, sample_prompts=("more than can be read " * 5,))
+    assert latest(tmp_path / "it" / "checkpoints").name == "step-00000004"
+    lines, _ = run("it", True)
+    assert [line["step"] for line in lines if "sample" in line] == [8, 8, 12, 12]
 
 
 @pytest.mark.parametrize("bug", ["trains on it", "counts its tokens"])

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from qwen2lite import Qwen2
-from qwen2lite.train import checkpoint, loop
+from qwen2lite.train import checkpoint, loop, parallel
 from qwen2lite.train.metrics import read_metrics
 from qwen2lite.train.parallel import join
 from qwen2lite.train.processes import Alone
@@ -43,6 +44,7 @@ ON_TWO = [
     "fsdp-meta",
     "fsdp-grouped",
     "fsdp-grouped_bfloat16",
+    "fsdp-sample_bfloat16",
     "fsdp-full_disk",
     "fsdp-in_turn",
     "ddp-memory",
@@ -147,6 +149,11 @@ def test_the_first_process_alone_writes_texts_and_models(runs):
             torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
 
 
+def test_shares_in_bfloat16_write_texts_too(runs):
+    lines = read_metrics(runs / "fsdp-sample_bfloat16-2" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "sample" in line] == [1, 2]
+
+
 def test_each_process_holds_a_share(runs):
     files = list((runs / "fsdp-plain-2/checkpoints/step-00000010").glob("*.safetensors"))
     whole = runs / "ddp-plain-2/checkpoints/step-00000010"
@@ -217,6 +224,38 @@ def test_process_0_goes_first(runs):
 def test_processes_leave_without_pythons_way_out(runs):
     """In which a thread that is late with a tensor aborts the process now and then."""
     assert not (runs / "ended-by-python").exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("Timed out waiting 1800000ms for send operation to complete", "run, which is silent;"),
+        ("Connection closed by peer [127.0.0.1]:30108", "run, which has ended;"),
+    ],
+)
+def test_a_process_that_is_silent_has_not_ended(reason, says, monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    for name in ("init_process_group", "get_rank", "get_world_size"):
+        monkeypatch.setattr(dist, name, lambda: 1)
+    ddp = dataclasses.replace(SETTINGS, parallel="ddp")
+    with pytest.raises(ConnectionError, match=f"process 1 waits in vain for .*{says}"), join(ddp):
+        raise RuntimeError(f"[gloo/transport/tcp/pair.cc:553] {reason}")
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_the_first_gpu_is_left_alone_by_the_second_process(name, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    # It puts a number on the current GPU, which is the first one until another is chosen.
+    monkeypatch.setattr(parallel, "pick_device", lambda name: pytest.fail("it was used") if not chosen
+                        else torch.device("cuda"))  # fmt: skip
+    assert parallel._own_device(name, 1) == torch.device("cuda", 1) and chosen == [1]
+    with pytest.raises(ValueError, match="process 2 of this machine has no GPU, there are 2"):
+        parallel._own_device(name, 2)
+    monkeypatch.setattr(parallel, "pick_device", torch.device)
+    assert parallel._own_device("cpu", 2) == torch.device("cpu"), "which all processes share"
 
 
 def test_a_killed_process_ends_the_run_and_the_checkpoint_loads(runs, tmp_path):

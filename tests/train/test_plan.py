@@ -173,6 +173,16 @@ def test_days_by_hand():
     assert f"{paper.days * 24:.1f} hours" in str(paper)
 
 
+def test_the_peak_is_that_of_the_precision():
+    """Of an H100 SXM, from its data sheet."""
+    settings = {"mfu": 1.0, "sequence_length": 1024}
+    for precision, peak in (("bfloat16", 989e12), ("float32", 67e12)):
+        paper = plan("0.5b", precision=precision, **settings)
+        assert paper.tokens_per_second == pytest.approx(peak / paper.flops_per_token)
+    given = plan("0.5b", precision="float32", peak_flops=1e15, **settings)
+    assert given.tokens_per_second == pytest.approx(1e15 / given.flops_per_token)
+
+
 @pytest.mark.parametrize("settings", [{}, {"activation_checkpointing": True, "batch_size": 64}])
 def test_the_table_adds_up(settings):
     paper = plan("0.5b", **settings)
@@ -193,6 +203,8 @@ def test_the_table_adds_up(settings):
         ({"mfu": 40}, "at most 1"),
         ({"batch_size": 0}, "batch_size must be above 0"),
         ({"memory": float("nan")}, "memory must be above 0"),
+        ({"memory": float("inf")}, "memory must be above 0 and not infinite, got inf"),
+        ({"peak_flops": 0}, "peak_flops must be above 0"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, message):

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,13 @@ import pytest
 import torch
 
 from qwen2lite import Qwen2, Qwen2Tokenizer
-from qwen2lite.train import by_hand
+from qwen2lite.train import by_hand, cost
+from qwen2lite.train import recipe as recipe_module
+from qwen2lite.train.folder import check_may_change
+from qwen2lite.train.loader import Loader
 from qwen2lite.train.metrics import read_metrics
 from qwen2lite.train.prepare import DataSettings, corpus, is_held_out, prepare, train_tokenizer
+from qwen2lite.train.processes import Alone
 from qwen2lite.train.recipe import (
     Recipe,
     fast_parts,
@@ -110,7 +117,7 @@ def test_where_nothing_can_be_compiled_a_run_says_so_and_goes_on(toml, tmp_path,
     wanted = Recipe.from_toml(toml())
     wanted = with_compiling(wanted, True)
     with pytest.warns(UserWarning, match="no C.. compiler was found.* goes on without"):
-        assert fit_to_machine(wanted) == with_compiling(wanted, False)
+        assert fit_to_machine(wanted, torch.device("cpu")) == with_compiling(wanted, False)
         assert run(wanted, tmp_path / "run", bar=False).exists()
 
 
@@ -182,11 +189,49 @@ def test_a_vocabulary_stops_where_the_corpus_has_no_pair_left():
         ({"held_out = 0.1": "held_out = 1.0"}, "held_out between 0 and 1"),
         ({"[model]": '[model]\nlike = "qwen2-1b"'}, "did you mean 'qwen2-1.5b'"),
         ({"steps = 6": "steps = 6.5"}, "must be a whole number"),
+        (
+            {"length = 32": "length = 65"},
+            "sequence_length 65 is longer than the model's context of 64",
+        ),
+        (
+            {"[model]": "[model]\nlike = 5"},
+            "like in .model. must be a model's name, a string; got 5",
+        ),
+        ({"[model]": '[model]\nlike = ["qwen2-0.5b"]'}, "a string; got .'qwen2-0.5b'."),
+        ({"[data]": "[data]\nsources = [1]"}, "sources must be names or folders, strings"),
+        ({"[data]": '[data]\nsources = [["world"]]'}, "sources must be names or folders, strings"),
+        ({"[data]": '[data]\nshares = ["a"]'}, "shares must be numbers above 0, got .'a'"),
+        ({"[data]": "[data]\nshares = [true]"}, "shares must be numbers above 0"),
+        (
+            {"[data]": '[data]\nsources = ["world", "world"]\nshares = [1, 2]'},
+            "a source stands twice",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_in_a_sentence(toml, replaced, says):
     with pytest.raises(ValueError, match=says.replace("(", r"\(")):
         Recipe.from_toml(toml(**replaced))
+
+
+@pytest.mark.parametrize("table", ["model", "data", "train"])
+def test_what_is_no_table_is_refused(table, toml):
+    with pytest.raises(ValueError, match=rf"{table} must be a table, .* \[{table}\]; got 3"):
+        Recipe.from_toml(toml(f"{table} = 3\n[model]\nlike = 'qwen2-0.5b'" if table != "model"
+                              else "model = 3"))  # fmt: skip
+
+
+@pytest.mark.parametrize("like", ["", 'like = "qwen2-0.5b"\n'])
+def test_experts_are_asked_for_by_their_number(like, toml):
+    model = f"[model]\n{like}num_experts = 4\nnum_experts_per_tok = 2\n"
+    assert Recipe.from_toml(toml(**{"[model]\n": model})).config.num_experts == 4
+    dense = '[model]\nlike = "qwen2-57b-a14b"\nnum_experts = 0\n'
+    assert Recipe.from_toml(toml(**{"[model]\n": dense})).config.num_experts == 0
+
+
+def test_the_size_that_a_recipe_tells_is_its_own():
+    path = RUNS / "gpu.toml"
+    millions = cost.parameters(Recipe.from_toml(path).config) / 1e6
+    assert path.read_text(encoding="utf-8").startswith(f"# {millions:.0f} million parameters")
 
 
 def test_a_published_shape_may_be_the_beginning(toml):
@@ -199,7 +244,8 @@ def test_a_published_shape_may_be_the_beginning(toml):
     ("changes", "says"),
     [
         ({"sources": ("nowhere/texts",)}, "nowhere/texts is not a folder"),
-        ({"characters": 100, "held_out": 0.001}, "there is nothing to write to held_out"),
+        ({"characters": 100, "held_out": 0.001}, "documents fell to held_out: .* a share of 0.001"),
+        ({"characters": 100, "held_out": 0.999}, "documents fell to train: .* a share of 0.999"),
     ],
 )
 def test_a_corpus_that_can_not_be_made_is_told(tmp_path, changes, says):
@@ -221,6 +267,32 @@ def test_a_folder_with_another_corpus_is_refused(tmp_path):
         prepare(DataSettings(characters=50_000, held_out=0.2), tmp_path, 300)
 
 
+@pytest.mark.parametrize("damage", ["", '{"sources": [', "[]", "\xff"])
+def test_a_damaged_note_on_the_corpus_is_named(damage, tmp_path):
+    settings = DataSettings(characters=40_000, held_out=0.2)
+    made = prepare(settings, tmp_path, 300).train.ids.copy()
+    (tmp_path / "data.json").write_bytes(damage.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"data.json is damaged; delete .* is made again"):
+        prepare(settings, tmp_path, 300)
+    shutil.rmtree(tmp_path)
+    assert np.array_equal(prepare(settings, tmp_path, 300).train.ids, made)
+
+
+def test_the_note_on_the_corpus_is_whole_or_not_there(tmp_path, monkeypatch):
+    def pull_the_plug(file):
+        assert not (tmp_path / "data.json").exists(), "it has its name only when it is on the disk"
+        raise KeyboardInterrupt
+
+    settings = DataSettings(characters=40_000, held_out=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr("qwen2lite.train.prepare.to_disk", pull_the_plug)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings, tmp_path, 300)
+    assert not (tmp_path / "data.json").exists()
+    prepare(settings, tmp_path, 300)
+    assert (tmp_path / "data.json").exists() and not list(tmp_path.glob("*.part"))
+
+
 def test_a_vocabulary_larger_than_the_model_is_refused(toml, tmp_path):
     recipe = Recipe.from_toml(toml())
     prepared = prepare(recipe.data, tmp_path, 330)
@@ -237,6 +309,67 @@ def test_held_out_batches_of_a_small_corpus_are_fewer(toml, tmp_path):
     huge = dataclasses.replace(recipe.train, batch_size=10_000)
     ((ids, _),) = held_out_batches(prepared, huge)
     assert len(ids) == (len(prepared.held_out.ids) - 1) // 32
+
+
+def test_the_held_out_sequences_do_not_depend_on_the_cut(toml, tmp_path):
+    recipe = Recipe.from_toml(toml())
+    prepared = prepare(recipe.data, tmp_path, 330)
+    windows = (len(prepared.held_out.ids) - 1) // 32
+
+    def read(size, accumulation, processes=1, number=2, cut=True):
+        settings = dataclasses.replace(
+            recipe.train, batch_size=size, accumulation=accumulation, evaluation_batches=number
+        )
+        batches = held_out_batches(prepared, settings, processes)
+        assert all(len(ids) == size for ids, _ in batches) or not cut
+        return [torch.cat(kind) for kind in zip(*batches, strict=True)]
+
+    whole = read(8, 1)
+    expected = list(islice(Loader(prepared.held_out.ids, 32, 8), 2))
+    for kind, parts in zip(whole, zip(*expected, strict=True), strict=True):
+        assert torch.equal(kind, torch.cat(parts)), "the first windows of the loader"
+    for cut in ((4, 2), (2, 4), (4, 1, 2), (1, 1, 8)):
+        assert all(map(torch.equal, read(*cut), whole))
+    many = [read(*cut, number=99) for cut in ((8, 1), (4, 2), (2, 1, 4))]
+    assert windows - 8 < len(many[0][0]) <= windows
+    assert all(torch.equal(ids, many[0][0]) for ids, _ in many)
+    few = [read(*cut, cut=False) for cut in ((1000, 1), (500, 2), (7, 40))]
+    assert {len(ids) for ids, _ in few} == {windows}, "fewer than a step has"
+
+
+def test_of_many_processes_each_compiles_on_its_own_device_and_one_says_so(
+    toml, tmp_path, monkeypatch, capsys
+):
+    class Found(Exception):
+        """How far the test goes."""
+
+    def fit(recipe, device):
+        assert device == torch.device("meta"), "not the one that the settings name"
+        return recipe
+
+    def role(rank):
+        processes = Alone(torch.device("meta"))
+        processes.rank = rank
+        return lambda settings: nullcontext(processes)
+
+    def stop(*_):
+        raise Found
+
+    monkeypatch.setattr(recipe_module, "fit_to_machine", fit)
+    monkeypatch.setattr(recipe_module, "prepare", stop)
+    for rank in (0, 1):
+        monkeypatch.setattr(recipe_module, "join", role(rank))
+        with pytest.raises(Found):
+            run(with_compiling(Recipe.from_toml(toml()), True), tmp_path)
+        assert capsys.readouterr().out.count("the first step is compiled") == 1 - rank
+
+
+def test_only_settings_may_be_named_as_those_that_change(toml, tmp_path):
+    recipe = Recipe.from_toml(toml())
+    with pytest.raises(ValueError, match="no setting 'stepz'; did you mean 'steps'"):
+        run(recipe, tmp_path / "run", ["steps", "stepz"], bar=False)
+    assert not (tmp_path / "run").exists()
+    check_may_change(["steps", "rope_theta", "sequences_per_step"])
 
 
 def test_gradients_by_hand_are_for_float32_on_a_cpu(toml):

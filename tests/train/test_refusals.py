@@ -1,6 +1,7 @@
 """What is refused, before anything is trained, and in which words."""
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -102,6 +103,16 @@ def test_a_damaged_checkpoint_is_named_and_may_be_deleted(run, tmp_path):
     newest.rmdir()
     run()
     assert latest(tmp_path / "run" / "checkpoints") == newest
+
+
+@pytest.mark.parametrize("gone", ["vocabulary", "config", "settings", "loader", "random"])
+def test_a_state_without_what_a_run_needs_is_damaged(gone, run, tmp_path):
+    run()
+    path = latest(tmp_path / "run" / "checkpoints") / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    del state[gone]
+    path.write_text(json.dumps(state), encoding="utf-8")
+    refused(run, tmp_path, f"{path} is damaged; delete that folder", gone)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
