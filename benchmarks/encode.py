@@ -29,7 +29,9 @@ CHARACTERS, PART = 2_000_000, 10_000
 
 def main() -> None:
     flags = measure.parser(__doc__).parse_args()
-    vocabulary = Qwen2Tokenizer.from_pretrained(default_model()).vocabulary
+    if not (source := default_model()):
+        raise SystemExit("no model is fetched yet; run: python -m qwen2lite fetch")
+    vocabulary = Qwen2Tokenizer.from_pretrained(source).vocabulary
     text = english()
     parts = [text[start : start + PART] for start in range(0, len(text), PART)]
     rows = [

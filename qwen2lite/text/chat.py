@@ -85,8 +85,13 @@ def encode_chat(
         add_generation_prompt: open the assistant's turn at the end.
 
     Raises:
-        ValueError: see `with_system`.
+        ValueError: see `with_system`; a tokenizer without the tokens of a chat.
     """
+    if missing := {"<|im_start|>", "<|im_end|>"} - tokenizer.special_tokens.keys():
+        raise ValueError(
+            f"this tokenizer has no {' and no '.join(sorted(missing))}, so its model knows no chat; "
+            "give it a plain text to continue"
+        )
     start, end = (tokenizer.special_tokens[name] for name in ("<|im_start|>", "<|im_end|>"))
     newline = tokenizer.encode("\n")
     ids: list[int] = []

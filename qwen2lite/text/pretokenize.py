@@ -23,7 +23,7 @@ _NFC = normalizers.NFC()
 
 
 def normalise(text: str) -> str:
-    """NFC: a letter and its accent become one character wherever Unicode has one.
+    """NFC: a letter and its accent become one character where Unicode joins them.
 
     Raises:
         ValueError: the text holds half of a surrogate pair, which no UTF-8 can express.

@@ -4,6 +4,7 @@ import codecs
 import json
 from collections.abc import Collection, Iterable
 from functools import cached_property
+from operator import index
 from pathlib import Path
 
 import regex
@@ -129,7 +130,7 @@ class Qwen2Tokenizer:
     def token_bytes(self, token: int) -> bytes:
         """The bytes of one token. Raises ValueError for an id that stands for none."""
         try:
-            return self._bytes[token]
+            return self._bytes[index(token)]
         except KeyError:
             raise ValueError(
                 f"id {token} stands for no token: ids run from 0 to {max(self._bytes)}; "
@@ -154,7 +155,10 @@ class Qwen2Tokenizer:
         library.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
         library.decoder = decoders.ByteLevel()
         ordered = sorted(self.special_tokens, key=self.special_tokens.__getitem__)
-        library.add_special_tokens([AddedToken(n, normalized=False, special=True) for n in ordered])
+        # As published, tags of tool calls are added but not special: they stay when those are skipped.
+        library.add_tokens(
+            [AddedToken(n, normalized=False, special="tool_call" not in n) for n in ordered]
+        )
         return library
 
     def save(self, folder: Path, eos_token_id: int | None = None) -> None:

@@ -75,8 +75,13 @@ def read_vocabulary(path: Path) -> Vocabulary:
     readers = {".gguf": _from_gguf, ".tiktoken": _from_tiktoken}
     reader = readers.get(path.suffix, _from_json)
     try:
-        return reader(path)
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeError) as error:
+        vocabulary = reader(path)
+        if len({token for token in vocabulary.tokens if len(token) == 1}) < 256:
+            raise ValueError("some of the 256 bytes have no token")
+        return vocabulary
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if str(path) in str(error):  # it says all that is to be said
+            raise
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{path} is no byte-level BPE tokenizer ({reason}); fetch it again"

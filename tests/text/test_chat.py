@@ -1,8 +1,12 @@
 """ChatML against the published template, and against people who would break out of their turn."""
 
+from dataclasses import replace
+
 import pytest
 
 from qwen2lite.text.chat import QWEN2_5_SYSTEM, QWEN2_SYSTEM, encode_chat, render_chat
+from qwen2lite.text.tokenizer import Qwen2Tokenizer
+from qwen2lite.text.vocabulary import vocabulary_of
 from qwen2lite.weights.gguf import read_metadata
 from qwen2lite.weights.sources import resolve
 from tests.conftest import REAL_MODEL
@@ -66,3 +70,9 @@ def test_a_content_cannot_end_its_turn(real_tokenizer):
 def test_wrong_conversations_are_refused(messages, says):
     with pytest.raises(ValueError, match=says):
         render_chat(messages)
+
+
+def test_a_tokenizer_without_the_tokens_of_a_chat_says_so():
+    tokenizer = Qwen2Tokenizer(replace(vocabulary_of([]), special_tokens={"<|endoftext|>": 256}))
+    with pytest.raises(ValueError, match=r"no <\|im_end\|> and no <\|im_start\|>.*knows no chat"):
+        encode_chat(tokenizer, HELLO)

@@ -1,15 +1,19 @@
 """Our encoder against the `tokenizers` library, published vectors, and damaged input."""
 
+import json
 import random
 import unicodedata
+from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen2lite.text.bpe import merge_word, train_bpe
 from qwen2lite.text.pretokenize import normalise, split_words
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
+from qwen2lite.text.vocabulary import vocabulary_of
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 # First character and number of characters of 30 scripts, and of what trips tokenizers.
@@ -172,3 +176,41 @@ def _byte_level_words(line: str) -> list[str]:
 
     cuts = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(line)
     return [line[start:end] for _, (start, end) in cuts]
+
+
+def test_tensors_of_ids_are_ids():
+    tokenizer = Qwen2Tokenizer(vocabulary_of([(b"h", b"i")]))
+    ids = torch.tensor(tokenizer.encode("hi you"))
+    stream = tokenizer.stream()
+    assert tokenizer.decode(ids) == "".join(map(stream.push, ids)) == "hi you"
+
+
+def test_tags_of_tool_calls_are_not_skipped_and_control_tokens_are():
+    special = {"<|im_end|>": 256, "<tool_call>": 257}
+    tokenizer = Qwen2Tokenizer(replace(vocabulary_of([]), special_tokens=special))
+    ids = tokenizer.library.encode("<tool_call>a<|im_end|>").ids
+    assert ids == tokenizer.encode("<tool_call>a<|im_end|>") == [257, *tokenizer.encode("a"), 256]
+    assert tokenizer.library.decode(ids) == "<tool_call>a"
+
+
+HALF_A_JSON = {"added_tokens": [], "model": {"vocab": {"a": 0, "b": 1}, "merges": ["a b c"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.tiktoken", "", "some of the 256 bytes have no token"),
+        ("a.tiktoken", "<html> nothing here </html>", "Error"),
+        ("a.tiktoken", "IQ== 0\nIg== 1\n", "some of the 256 bytes"),
+        ("tokenizer.json", json.dumps(HALF_A_JSON), "too many values"),
+        ("tokenizer.json", '{"model": {"vocab": ["a"], "merges": []}}', "AttributeError"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 0}, "merges": []}}', "some of the 256 bytes"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 7}, "merges": []}}', "ids 0, 1, 2"),
+        ("tokenizer.json", "[]", "TypeError"),
+    ],
+)
+def test_a_damaged_file_is_named(name, content, says, tmp_path):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{name} is no byte-level BPE tokenizer.*{says}"):
+        Qwen2Tokenizer.from_pretrained(path)
