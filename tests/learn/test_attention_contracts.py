@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from qwen2lite.model.attention import attend, fused_attend
 from tests.learn.verdict import verdict
 
 
@@ -25,6 +26,7 @@ def attend_by_einsum(q, k, v, mask=None):
     groups = q.unflatten(1, (k.shape[1], -1)).float()
     scores = torch.einsum("bkgth,bksh->bkgts", groups, k.float()) / q.shape[-1] ** 0.5
     seen = mask_by_positions(q.shape[2], k.shape[2]) if mask is None else mask
+    seen = seen[:, :, None] if seen.ndim == 4 else seen
     weights = torch.where(seen, scores, -torch.inf).softmax(-1).to(v.dtype)
     return torch.einsum("bkgts,bksh->bkgth", weights, v).flatten(1, 2)
 
@@ -34,12 +36,28 @@ def attend_by_kernel(q, k, v, mask=None):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
 
 
+def attend_by_wide_kernel(q, k, v, mask=None):
+    return attend_by_kernel(q.float(), k.float(), v.float(), mask).to(v.dtype)
+
+
+def attend_hiding_by_much(q, k, v, mask=None):
+    groups = q.shape[1] // k.shape[1]
+    keys, values = (x.repeat_interleave(groups, dim=1).float() for x in (k, v))
+    seen = mask_by_cutting(q.shape[2], k.shape[2]) if mask is None else mask
+    scores = q.float() @ keys.mT / q.shape[-1] ** 0.5
+    return (scores.masked_fill(~seen, -1e4).softmax(-1) @ values).to(v.dtype)
+
+
 RIGHT = [
     ("causal_mask", mask_by_positions),
     ("causal_mask", mask_by_rows),
     ("causal_mask", mask_by_cutting),
     ("attend", attend_by_einsum),
     ("attend", attend_by_kernel),
+    ("attend", attend_by_wide_kernel),
+    ("attend", attend_hiding_by_much),
+    ("attend", attend),
+    ("attend", fused_attend),
     ("mended_attend", attend_by_kernel),
     ("first_overflow", lambda size: next(x for x in range(999) if x * x * size >= 65_520)),
     (
@@ -65,6 +83,27 @@ def blind_after_a_cache(queries, keys, device=None):
     return mask if queries == keys else ~mask
 
 
+def keys_swapped(q, k, v, mask=None):
+    return attend(q, k.flip(1), v, mask)
+
+
+def keys_of_the_last_text(q, k, v, mask=None):
+    return attend(q, k[-1:].expand_as(k), v, mask)
+
+
+def masks_swapped(q, k, v, mask=None):
+    return attend(q, k, v, mask if mask is None or mask.ndim < 4 else mask.flip(0))
+
+
+def grouped_for_one_mask(q, k, v, mask=None):
+    """`attend_by_einsum` without its line for masks of four dimensions."""
+    groups = q.unflatten(1, (k.shape[1], -1)).float()
+    scores = torch.einsum("bkgth,bksh->bkgts", groups, k.float()) / q.shape[-1] ** 0.5
+    seen = mask_by_positions(q.shape[2], k.shape[2]) if mask is None else mask
+    weights = torch.where(seen, scores, -torch.inf).softmax(-1).to(v.dtype)
+    return torch.einsum("bkgts,bksh->bkgth", weights, v).flatten(1, 2)
+
+
 @pytest.mark.parametrize(
     ("name", "part", "said"),
     [
@@ -73,6 +112,9 @@ def blind_after_a_cache(queries, keys, device=None):
         ("causal_mask", lambda t, s, device=None: [[True]], "returned a list"),
         ("causal_mask", lambda t, s: mask_by_rows(t, s), "TypeError"),
         ("causal_mask", blind_after_a_cache, "has the rows 00001, 00000"),
+        ("attend", keys_swapped, "wanted [11, 11, 20, 20], got [10, 10, 21, 21]"),
+        ("attend", keys_of_the_last_text, "Random texts: in text"),
+        ("attend", masks_swapped, "each with a mask of its own: in text"),
         ("first_overflow", lambda size: 31, "61,504, which float16 can hold"),
         ("first_overflow", lambda size: 256, "255 would be too much already"),
         ("first_overflow", lambda size: 32, "32 · 32 · 128 is too much"),
@@ -86,3 +128,10 @@ def test_a_wrong_answer_is_told_in_one_clear_sentence(name, part, said):
     result = verdict(name, part)
     assert result.state == "wrong"
     assert said in result.wrong
+
+
+@pytest.mark.parametrize("name", ["attend", "mended_attend"])
+def test_a_mask_that_falls_on_the_groups_is_known_in_another_hand(name):
+    result = verdict(name, grouped_for_one_mask)
+    assert result.state == "wrong"
+    assert "`mask[:, :, None]`" in result.reason

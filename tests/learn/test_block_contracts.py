@@ -9,6 +9,7 @@ from torch import nn
 
 from qwen2lite.learn.mutants import block
 from qwen2lite.model.qwen2 import DecoderLayer
+from qwen2lite.model.rope import apply_rope
 from tests.learn.verdict import verdict
 
 
@@ -40,6 +41,15 @@ class ByResiduals(ByNames):
         residual = x
         x = self.post_attention_layernorm(x)
         return residual + self.mlp(x)
+
+
+class ByKeywords(ByNames):
+    """Names what it hands on to attention."""
+
+    def __init__(self, config, number, parts):
+        super().__init__(config, number, parts)
+        given = {"apply_rope": parts.apply_rope, "attend": parts.attend}
+        self.self_attn = parts.attention(config, **given)
 
 
 class ByTheSum(ByNames):
@@ -105,6 +115,7 @@ RIGHT = [
     ("add_update", lambda x, norm, work: torch.stack((x, work(norm(x)))).sum(0)),
     ("decoder_layer", ByNames),
     ("decoder_layer", ByResiduals),
+    ("decoder_layer", ByKeywords),
     ("decoder_layer", ByTheSum),
     ("decoder_layer", DecoderLayer),
     ("mended_layer", mended_by_names),
@@ -137,6 +148,19 @@ class OwnAttention(ByNames):
         super().__init__(config, number, type(parts)())
 
 
+class OwnRope(ByNames):
+    """Takes the package's apply_rope, and all else from the parts."""
+
+    def __init__(self, config, number, parts):
+        super().__init__(config, number, parts)
+        self.self_attn = parts.attention(config, apply_rope, parts.attend)
+
+
+class AlwaysOne(ByNames):
+    def __init__(self, config, number, parts):
+        super().__init__(config, 1, parts)
+
+
 class ForgetsInPieces(ByNames):
     def forward(self, x, cos, sin, mask=None, cache=None):
         if cache is not None:
@@ -166,6 +190,8 @@ class Detached(ByNames):
         ("add_update", lambda x, norm, work: (x + work(norm(x))).detach(), "stops the gradient"),
         ("decoder_layer", lambda config, number, parts: nn.Linear(3, 3), "lacks input_layernorm"),
         ("decoder_layer", OwnAttention, "21; got"),
+        ("decoder_layer", OwnRope, "made with apply_rope and other_attend; wanted are parts."),
+        ("decoder_layer", AlwaysOne, "Layer 0 wrote to the place of layer 1"),
         ("decoder_layer", InPlace, "changed a tensor"),
         ("decoder_layer", Detached, "no gradient through to its input"),
         ("decoder_layer", ForgetsInPieces, "in two pieces"),

@@ -107,6 +107,19 @@ def test_right_answers_pass_however_they_are_written(name, part):
     assert verdict(name, part).state == "right", verdict(name, part)
 
 
+def test_control_tokens_that_only_the_assistant_spells_are_refused():
+    def believes_the_assistant(tokenizer, messages):
+        ids = []
+        for message in messages:
+            allowed = "all" if message["role"] == "assistant" else "none"
+            ids += tokenizer.encode("<|im_start|>")
+            ids += tokenizer.encode("\n".join(message.values()), allowed)
+            ids += tokenizer.encode("<|im_end|>\n")
+        return ids + tokenizer.encode("<|im_start|>assistant\n")
+
+    assert "y·[<|im_start|>]" in verdict("mended_chat_ids", believes_the_assistant).wrong
+
+
 def changes_only_sometimes(messages, system, opened=True):
     text = text_by_loop(messages, system, opened)
     messages.append({"role": "assistant", "content": ""})

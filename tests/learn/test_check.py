@@ -1,11 +1,17 @@
 """What a learner sees of a check, and when it raises."""
 
+import random
+
 import pytest
+import torch
+from torch import nn
 
 from qwen2lite.learn import check
 from qwen2lite.learn.check import Report, examine, is_strict
 from qwen2lite.learn.mutants.rope import interleaved
+from qwen2lite.model.norm import RMSNorm
 from qwen2lite.model.rope import apply_rope, rotary_tables
+from tests.learn.verdict import verdict
 
 
 def unwritten(*inputs):
@@ -70,3 +76,25 @@ def test_the_card_shows_a_learners_words_as_text():
 def test_an_unknown_part_is_an_error(parts):
     with pytest.raises(ValueError, match="check"):
         examine(**parts)
+
+
+def test_what_pytorch_says_is_passed_on():
+    class Misspelt(RMSNorm):
+        forward = nn.Module.forward
+
+    result = verdict("norm", Misspelt)
+    assert 'Module [Misspelt] is missing the required "forward" function' in result.note
+
+    def rotary_frequencies(head_dim, rope_theta):
+        return (torch.arange(head_dim // 2).to("meta") / head_dim).cpu()
+
+    result = verdict("rotary_frequencies", rotary_frequencies)
+    assert result.state == "wrong" and "NotImplementedError: Cannot copy out of" in result.wrong
+
+
+def test_the_librarys_own_line_is_not_shown_for_the_learners():
+    def apply_rope(x, cos, sin):
+        return random.sample([], 3)
+
+    wrong = verdict("apply_rope", apply_rope).wrong
+    assert "Sample larger" in wrong and "in the line `return random.sample([], 3)`" in wrong

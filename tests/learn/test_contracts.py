@@ -138,6 +138,7 @@ def attend_by_loop(q, k, v, mask=None):
         scores = torch.einsum("bth,bsh->bts", q[:, n].float(), k[:, n // groups].float())
         rows = torch.arange(queries)[:, None] + keys - queries
         seen = torch.arange(keys) <= rows if mask is None else mask
+        seen = seen[:, 0] if seen.ndim == 4 else seen
         weights = torch.where(seen, scores / q.shape[-1] ** 0.5, -torch.inf).softmax(-1)
         heads.append(torch.einsum("bts,bsh->bth", weights, v[:, n // groups].float()))
     return torch.stack(heads, dim=1).to(v.dtype)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from qwen2lite import Parts
+from qwen2lite.learn import contract
 from qwen2lite.learn.doctor import doctor
 from qwen2lite.model.attention import attend
 from qwen2lite.model.norm import RMSNorm
@@ -69,3 +70,15 @@ def far_away(positions_T, frequencies_R):
 def test_what_is_wrong_far_into_a_text_only_is_found_there():
     found = doctor(Parts(rotary_tables=far_away))
     assert found.part == "rotary_tables" and "2,304" in found.case
+
+
+def test_an_endless_part_is_named_by_its_check(monkeypatch):
+    monkeypatch.setattr(contract, "TIME_LIMIT", 0.2)
+
+    def endless(q, k, v, mask=None):
+        while True:
+            q = q + 0
+
+    found = doctor(Parts(attend=endless))
+    assert found.part == "attend" and "before any model" in str(found)
+    assert "A loop in it never ends" in found.cause and "still running" in str(found)

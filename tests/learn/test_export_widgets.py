@@ -56,7 +56,7 @@ def test_the_bars_are_the_outcomes():
     [
         ("none", "bfloat16", 300, 7, "The same logits, to the bit"),
         ("none", "float32", 4000, 1, "The same logits, to the bit"),
-        ("none", "float16", 4000, 1, "No difference beyond rounding"),
+        ("none", "float16", 4000, 1, "No difference above 1e-06 nats"),
         ("no rope_theta", "bfloat16", 1000, 2, "The loss goes from 0.52 to 1.15"),
         ("hidden_size: 64", "bfloat16", 4000, 1, "Refused"),
     ],

@@ -229,3 +229,14 @@ def test_the_home_folder(monkeypatch, tmp_path, is_checkout):
     monkeypatch.setattr(qwen2lite, "__file__", str(place / "qwen2lite" / "__init__.py"))
     monkeypatch.chdir(here)
     assert learner_home() == (place if is_checkout else here) / "work"
+
+
+def test_a_file_in_another_encoding_is_named_and_can_be_replaced(home, cell):
+    path = home / "my_qwen2" / "apply_rope.py"
+    path.parent.mkdir()
+    path.write_bytes("# für mich\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="apply_rope.py is not UTF-8 .*save it as UTF-8"):
+        my_parts()
+    keep(cell(ROPE).apply_rope)
+    assert my_parts().apply_rope.__name__ == "apply_rope"
+    assert len(list((path.parent / "old").iterdir())) == 1

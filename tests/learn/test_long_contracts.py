@@ -31,7 +31,10 @@ def ramp_by_loop(
     if truncate:
         low, high = math.floor(low), math.ceil(high)
     low = max(low, 0)
-    values = [(i - low) / (high - low) for i in range(head_dim // 2)]
+    if high >= head_dim:
+        high = head_dim - 1
+    width = high - low if high > low else 0.001
+    values = [(i - low) / width for i in range(head_dim // 2)]
     return torch.tensor([min(max(v, 0.0), 1.0) for v in values], device="cpu")
 
 

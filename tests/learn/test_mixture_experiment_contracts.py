@@ -9,12 +9,18 @@ from tests.learn.verdict import verdict
 
 
 def shares_by_logarithms(sizes, power=1.0):
+    if not sizes or any(size <= 0 for size in sizes.values()) or power < 0 or power > 1:
+        raise ValueError
     heights = np.array([power * math.log(size) for size in sizes.values()])
     weights = np.exp(heights - heights.max())
     return dict(zip(sizes, weights / weights.sum(), strict=True))
 
 
 def shares_by_normalised_sizes(sizes, power=1.0):
+    if not 0 <= power <= 1:
+        raise ValueError("power")
+    if not sizes or not all(size > 0 for size in sizes.values()):
+        raise ValueError("sizes")
     total = sum(sizes.values())
     parts = {name: (size / total) ** power for name, size in sizes.items()}
     return {name: part / sum(parts.values()) for name, part in parts.items()}
@@ -22,7 +28,11 @@ def shares_by_normalised_sizes(sizes, power=1.0):
 
 def shares_one_by_one(sizes, power=1):
     found = {}
+    if len(sizes) == 0 or power != min(max(power, 0), 1):
+        raise ValueError(f"no shares of {sizes} with {power}")
     for name in sizes:
+        if sizes[name] <= 0:
+            raise ValueError(name)
         found[name] = sizes[name] ** power / sum(size**power for size in sizes.values())
     return found
 

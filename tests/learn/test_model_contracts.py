@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qwen2lite.model.parts import Parts
 from qwen2lite.model.qwen2 import DecoderLayer, Qwen2
 from qwen2lite.train.cost import parameters
 from tests.learn.verdict import verdict
@@ -60,7 +61,9 @@ class InTwoClasses(Qwen2):
 
 
 def loaded_by_state_dict(model, tensors):
-    wanted = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
+    wanted = dict(tensors)
+    if model.config.tie_word_embeddings:
+        wanted.pop("lm_head.weight", None)
     try:
         model.load_state_dict(wanted, strict=True)
     except RuntimeError as error:
@@ -70,20 +73,21 @@ def loaded_by_state_dict(model, tensors):
 
 def loaded_one_by_one(model, tensors):
     left = dict(tensors)
-    left.pop("lm_head.weight", None)
     for name, parameter in model.named_parameters():
         if name not in left or left[name].shape != parameter.shape:
             raise ValueError(f"{name} is missing or of another shape")
         parameter.data = left.pop(name)
-    if left:
+    if left.keys() - {"lm_head.weight"}:
         raise ValueError(f"too much: {list(left)}")
     return model
 
 
 def loaded_after_comparing(model, tensors):
     want = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    got = {name: tuple(t.shape) for name, t in tensors.items() if name != "lm_head.weight"}
+    got = {name: tuple(t.shape) for name, t in tensors.items()}
     misfits = {name for name, _ in want.items() ^ got.items()}
+    if not hasattr(model, "lm_head"):
+        misfits.discard("lm_head.weight")
     if misfits:
         raise ValueError(", ".join(misfits))
     with torch.no_grad():
@@ -134,6 +138,11 @@ def fits_by_halves(config, count, memory):
     return (memory // 2 - count) // 2 // numbers if memory > 2 * count else 0
 
 
+def fits_in_floats(config, count, memory):
+    numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    return int(max(0, memory / 2 - count) / numbers)
+
+
 def ends_of_a_model(config):
     with torch.device("meta"):
         model = Qwen2(config)
@@ -157,6 +166,7 @@ RIGHT = [
     ("tokens_that_fit", fits_one_by_one),
     ("tokens_that_fit", fits_by_divmod),
     ("tokens_that_fit", fits_by_halves),
+    ("tokens_that_fit", fits_in_floats),
 ]
 
 
@@ -178,6 +188,14 @@ class Scaled(InTwoClasses):
         return super().forward(ids, cache) * 2
 
 
+class WithTablesOfThePackage(InADict):
+    """Hands its parts on to the layers, and makes the tables by what it imports."""
+
+    def __init__(self, config, parts):
+        super().__init__(config, parts)
+        self.parts = Parts()
+
+
 class Deaf(InTwoClasses):
     def forward(self, ids, cache=None):
         return super().forward(ids)
@@ -196,6 +214,7 @@ class Detached(InTwoClasses):
         ("language_model", Scaled, "the logits are wrong"),
         ("language_model", Deaf, "pieces of 4, 2 and 1"),
         ("language_model", Detached, "stops the gradient"),
+        ("language_model", WithTablesOfThePackage, "another `rotary_frequencies`"),
         ("mended_load", lambda model, tensors: dict(model.named_parameters()), "returned a dict"),
         ("mended_load", lambda model, tensors: model, "doesn't hold its tensor"),
         ("embedding_parameters", lambda config: config.vocab_size * 4.0, "whole number"),

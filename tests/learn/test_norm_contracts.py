@@ -150,3 +150,12 @@ def test_a_vector_of_zeros_meets_nan_only_in_training():
     zeros.grad = None
     RMSNorm(4)(zeros).sum().backward()
     assert zeros.grad.isfinite().all()
+
+
+def test_an_eps_written_in_the_code_is_told_what_is_true_of_it():
+    class WrittenIn(NormOfPyTorch):
+        def __init__(self, size, eps):
+            super().__init__(size, 1e-6)
+
+    result = verdict("norm", WrittenIn)
+    assert result.state == "wrong" and "another one is written in the code" in result.reason

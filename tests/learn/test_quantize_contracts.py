@@ -64,6 +64,12 @@ def int8_in_float64(weight):
     return codes.clamp(-127, 127).char(), scales
 
 
+def int8_with_a_scale_of_one_for_zeros(weight):
+    scales = (weight.abs().amax(1) / 127).bfloat16()
+    scales = torch.where(scales == 0, 1.0, scales)
+    return (weight / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scales
+
+
 def narrowing_by_distances(group, narrowings):
     middle, half = (group.max() + group.min()) / 2, (group.max() - group.min()) / 2
     best, least = narrowings[0], math.inf
@@ -144,6 +150,7 @@ def hurt_by_stacks(model, rounded):
         ("round_groups", groups_from_the_top),
         ("mended_int8", int8_by_row),
         ("mended_int8", int8_in_float64),
+        ("mended_int8", int8_with_a_scale_of_one_for_zeros),
         ("mended_int8", lambda weight: quantize_int8(weight)),
         ("best_narrowing", narrowing_by_distances),
         ("best_narrowing", narrowing_at_once),
@@ -176,6 +183,20 @@ def test_a_wrong_answer_is_told_in_one_clear_sentence(name, part, said):
     result = verdict(name, part)
     assert result.state == "wrong"
     assert said in result.wrong
+
+
+@pytest.mark.parametrize(
+    ("code", "scale", "said"),
+    [(0, torch.nan, "scale nan, and any finite one would do"), (3, 1.0, "has the code 3")],
+)
+def test_a_row_of_zeros_needs_codes_of_zero_and_a_finite_scale(code, scale, said):
+    def of_zeros(weight):
+        codes, scales = quantize_int8(weight)
+        zeros = (weight == 0).all(1)
+        codes[zeros], scales[zeros] = code, scale
+        return codes, scales
+
+    assert said in verdict("mended_int8", of_zeros).wrong
 
 
 def test_a_code_that_is_not_the_nearest_is_shown_with_its_weight():

@@ -3,6 +3,7 @@
 import codecs
 import unicodedata
 
+import numpy as np
 import pytest
 import regex
 from tokenizers import normalizers
@@ -78,6 +79,10 @@ def encode_in_one_line(text, encode_word, special):
     ]
 
 
+def encode_as_numpy_numbers(text, encode_word, special):
+    return list(np.array(encode_in_one_line(text, encode_word, special)))
+
+
 def encode_as_tuple(text, encode_word, special):
     return tuple(encode_in_one_line(text, encode_word, special))
 
@@ -146,6 +151,7 @@ RIGHT = [
     ("encode_text", encode_by_recursion),
     ("encode_text", encode_in_one_line),
     ("encode_text", encode_as_tuple),
+    ("encode_text", encode_as_numpy_numbers),
     ("read_stream", stream_by_hand),
     ("read_stream", stream_by_codec),
     ("read_stream", stream_with_iterdecode),
@@ -170,6 +176,8 @@ def test_right_answers_pass_however_they_are_written(name, part):
         ("split_control", lambda text, control: text, "a list of texts was wanted"),
         ("encode_text", lambda text, encode_word, special: [7], "stand for ['id 7']"),
         ("encode_text", lambda text, encode_word, special: None, "TypeError"),
+        ("encode_text", lambda text, encode_word, special: [[1], 2], "stands [1]; a flat list"),
+        ("encode_text", lambda text, encode_word, special: ["a"], "stands 'a'; a flat list"),
         ("read_stream", lambda pieces: ["x"], "there came ['x', '', '']"),
         ("read_stream", lambda pieces: iter(pieces), "read_stream gave bytes"),
         ("mended_merges", lambda text: [], "gives list"),
@@ -193,7 +201,15 @@ def test_a_stream_that_waits_for_a_byte_that_never_fits_is_told():
         if held:
             yield "\ufffd"
 
-    assert "in no character" in verdict("read_stream", waits).reason
+    result = verdict("read_stream", waits)
+    assert "wanted 'a\ufffdb' before the end" in result.wrong
+    assert "in no character" in result.reason
+
+
+def test_one_of_two_line_ends_before_letters_is_told_too():
+    only_r_kept_out = PATTERN.replace(r"[^\r\n\p{L}", r"[^\r\p{L}")
+    assert only_r_kept_out != PATTERN
+    assert "letters of the next line" in verdict("word_pattern", lambda: only_r_kept_out).reason
 
 
 def test_marks_are_spelled_out_where_they_would_look_like_a_letter():

@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from qwen2lite.infer.sample import CHAT_SAMPLING, Sampling, keep_top_p, penalise_repetition, sample
+from qwen2lite.learn.mutants import sampling as mutants
 from tests.learn.verdict import verdict
 
 
@@ -161,6 +162,7 @@ def test_right_answers_pass_however_they_are_written(name, part):
             lambda s, ids, how, g=None: s.argmax(-1).int(),
             "int32 [4000], and int64 [4000]",
         ),
+        ("sample", mutants.penalty_when_greedy_alone, "top-p 1, and a penalty of 3 for token 1"),
         ("mended_sampler", lambda settings: 3, "a function was wanted"),
         ("tail_share", lambda s, kept: s, "one number was wanted"),
         ("tail_share", lambda s, kept: 0.5, "the best 2 leave 0.25, and yours says 0.5"),

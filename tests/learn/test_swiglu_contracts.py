@@ -90,7 +90,7 @@ def needed_by_search(h, share):
 
 RIGHT = [
     ("silu", lambda x: x * x.sigmoid()),
-    ("silu", lambda x: x / (1 + torch.exp(-x))),
+    ("silu", lambda x: x * F.logsigmoid(x).exp()),
     ("silu", lambda x: x * 0.5 * (1 + torch.tanh(x / 2))),
     ("silu", F.silu),
     ("swiglu", by_loop),
@@ -121,6 +121,8 @@ def test_right_answers_pass_however_they_are_written(name, part):
         ("silu", lambda x: 2 * F.silu(x), "got [0, 1.6479, -0.5493]"),
         ("silu", lambda x: F.silu(x.detach()), "stops the gradient"),
         ("silu", lambda x: F.silu(x).clamp(max=100), "200; got [0, 100]"),
+        ("silu", lambda x: x / (1 + torch.exp(-x)), "is 0 and 1; got [nan, 1]"),
+        ("silu", lambda x: x * (1 / (1 + torch.exp(-x))), "is 0 and 1; got [nan, 1]"),
         ("swiglu", lambda x, gate, up, down: x[0], "float32 [1, 2], and float32 [1, 1, 2]"),
         ("swiglu", lambda *inputs: 2 * by_loop(*inputs), "got [17.054"),
         ("swiglu", lambda x, g, u, d: by_loop(x, g, u, d.abs()), "On random matrices"),

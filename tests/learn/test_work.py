@@ -1,8 +1,11 @@
 """The learner's folder: updates arrive, and nothing that a learner wrote is ever lost."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from qwen2lite.learn.work import sync
+from qwen2lite.learn.work import lab, sync
 
 
 @pytest.fixture
@@ -55,3 +58,48 @@ def test_a_lost_record_of_copies_loses_nothing(course, tmp_path):
     (work / ".copied.json").unlink()
     sync(work, course)
     assert contents(work) == {"22_rope.ipynb": "mine", "22_rope.new.ipynb": "exercises 1"}
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "half a rec", "\ud83d"])
+def test_a_damaged_record_of_copies_loses_nothing(course, tmp_path, damaged):
+    work = tmp_path / "work"
+    sync(work, course)
+    (work / "exercises" / "22_rope.ipynb").write_text("my answer", encoding="utf-8")
+    (work / ".copied.json").write_bytes(damaged.encode("utf-8", "surrogatepass"))
+    sync(work, course)
+    assert contents(work)["22_rope.ipynb"] == "my answer"
+    assert sync(work, course) == []
+
+
+def test_a_folder_that_cannot_be_made_names_the_variable(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(OSError, match="can't write the lessons to .*set QWEN2LITE_HOME"):
+        sync(tmp_path / "file" / "work")
+
+
+class Server:
+    """In JupyterLab's place: it hears Ctrl-C twice, and ends when its person says so."""
+
+    def __init__(self, command, cwd, env):
+        Server.command, self.interrupts = command, 2
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        assert not self.interrupts, "killed before it was asked"
+
+    def wait(self):
+        if self.interrupts:
+            self.interrupts -= 1
+            raise KeyboardInterrupt
+        return 0
+
+
+def test_the_lab_can_open_exercises_and_outlives_ctrl_c(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN2LITE_HOME", str(tmp_path / "my work"))
+    monkeypatch.setattr(subprocess, "Popen", Server)
+    lab()
+    roots = [word for word in Server.command if word.startswith("--ServerApp.root_dir=")]
+    root = Path(roots[0].partition("=")[2])
+    assert (root / "notebooks").is_dir() and (root / "exercises").is_dir()

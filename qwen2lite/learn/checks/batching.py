@@ -5,19 +5,33 @@ from typing import Any
 
 import torch
 
-from qwen2lite.learn.contract import Mistake, call, describe, require_tensor, usual_reason
-from qwen2lite.learn.mutants.batching import MUTANTS
+from qwen2lite.learn.contract import (
+    Mistake,
+    call,
+    describe,
+    require_tensor,
+    told_by,
+    usual_reason,
+)
+from qwen2lite.learn.mutants.batching import MUTANTS, lists_alone
 
 Part = Callable[..., Any]
 
 
 def check_left_pad(left_pad: Part) -> Iterator[str]:
-    """Three prompts by hand, another padding, a text that holds the padding's id."""
+    """Three prompts by hand, another padding, a tuple, a text that holds the padding's id."""
     want = [[11, 12, 13], [0, 0, 21], [0, 31, 32]]
     _require_padded(left_pad, ([[11, 12, 13], [21], [31, 32]],), want, [0, 2, 1])
     yield "three prompts end in the last column"
     _require_padded(left_pad, ([[1], [2, 3]], 7), [[7, 1], [2, 3]], [1, 0])
     yield "filled with the id that was given"
+    try:
+        _require_padded(left_pad, ([(1,), [2, 3]], 7), [[7, 1], [2, 3]], [1, 0])
+    except Mistake as mistake:
+        # As lists they were right, so what it raises comes of the tuple.
+        wrong = f"With a tuple for a prompt: {mistake.wrong}"
+        raise Mistake(wrong, mistake.reason or told_by(lists_alone)) from None
+    yield "a prompt may be a tuple"
     _require_padded(left_pad, ([[0, 5, 0], [0]],), [[0, 5, 0], [0, 0, 0]], [0, 2])
     yield "a text may hold the padding's id"
     _require_padded(left_pad, ([[4, 5], [6, 7]],), [[4, 5], [6, 7]], [0, 0])

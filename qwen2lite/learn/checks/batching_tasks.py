@@ -8,7 +8,7 @@ import torch
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.learn.cases import PROBE, draw_weights
 from qwen2lite.learn.contract import Mistake, call, describe, told_by, usual_reason
-from qwen2lite.learn.mutants.batching_tasks import MUTANTS
+from qwen2lite.learn.mutants.batching_tasks import MUTANTS, seed_counted_up
 from qwen2lite.model.qwen2 import Qwen2
 
 Part = Callable[..., Any]
@@ -84,22 +84,10 @@ def _as_lists(got: Any) -> Any:
 
 def check_mended_draws(mended_draws: Part) -> Iterator[str]:
     """A row draws the same whoever stands beside it, by its seed, and by its shares."""
-    mutants = MUTANTS["mended_draws"]
-
-    def drawn(shares: list[list[float]], seeds: list[int], steps: int) -> tuple[list[Any], str]:
-        inputs = torch.tensor(shares), seeds, steps
-        got = _as_lists(call(mended_draws, *inputs, name="mended_draws"))
-        if not isinstance(got, list) or [len(text) for text in got] != [steps] * len(seeds):
-            raise Mistake(
-                f"mended_draws returned {describe(got)}; "
-                f"{len(seeds)} lists of {steps} tokens were wanted."
-            )
-        return got, usual_reason(mutants, got, *inputs)
-
     even, odd = [0.25] * 4, [0.0, 0.8, 0.2, 0.0]
-    together, why = drawn([even, odd, even], [5, 6, 7], 20)
+    together, why = _drawn(mended_draws, [even, odd, even], [5, 6, 7], 20)
     for row, shares in enumerate((even, odd, even)):
-        alone, _ = drawn([shares], [5 + row], 20)
+        alone, _ = _drawn(mended_draws, [shares], [5 + row], 20)
         if together[row] != alone[0]:
             raise Mistake(
                 f"Row {row} draws {together[row][:8]} … among three, and {alone[0][:8]} … alone.",
@@ -109,12 +97,36 @@ def check_mended_draws(mended_draws: Part) -> Iterator[str]:
 
     if len(set(together[0])) == 1:
         raise Mistake(f"Four tokens are equally likely, and {together[0]} were drawn.", why)
-    if together[0] == together[2]:
-        raise Mistake("Two rows with the same shares and other seeds draw the same tokens.", why)
+    _require_others(together[0], together[2], why)
     yield "other seeds, other tokens"
 
-    often, why = drawn([odd], [3], 400)
+    often, why = _drawn(mended_draws, [odd], [3], 400)
     found = [often[0].count(token) for token in range(4)]
     if found[0] or found[3] or not 280 <= found[1] <= 360:
         raise Mistake(f"Of 400 draws with the shares {odd} the four tokens got {found}.", why)
     yield "as often as the shares say"
+
+
+def _drawn(
+    part: Part, shares: list[list[float]], seeds: list[int], steps: int
+) -> tuple[list[Any], str]:
+    """The rows that are drawn, and what the known mistake says of itself that draws the same."""
+    inputs = torch.tensor(shares), seeds, steps
+    got = _as_lists(call(part, *inputs, name="mended_draws"))
+    if not isinstance(got, list) or [len(text) for text in got] != [steps] * len(seeds):
+        raise Mistake(
+            f"mended_draws returned {describe(got)}; "
+            f"{len(seeds)} lists of {steps} tokens were wanted."
+        )
+    return got, usual_reason(MUTANTS["mended_draws"], got, *inputs)
+
+
+def _require_others(five: list[int], seven: list[int], why: str) -> None:
+    """Raises Mistake where seeds 5 and 7 draw the same tokens, at once or two steps apart."""
+    if five == seven:
+        raise Mistake("Two rows with the same shares and other seeds draw the same tokens.", why)
+    if five[2:] == seven[:-2] or seven[2:] == five[:-2]:
+        raise Mistake(
+            f"Seed 5 draws {five[:8]} …, and seed 7 the same two steps apart: {seven[:8]} ….",
+            why or told_by(seed_counted_up),
+        )

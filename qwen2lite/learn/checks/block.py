@@ -18,7 +18,13 @@ from qwen2lite.learn.contract import (
     told_by,
     usual_reason,
 )
-from qwen2lite.learn.mutants.block import MUTANTS, AlwaysTheFirstLayer, CacheForgotten
+from qwen2lite.learn.mutants.block import (
+    MUTANTS,
+    AlwaysTheFirstLayer,
+    AlwaysTheSecondLayer,
+    CacheForgotten,
+    PartsOfItsOwn,
+)
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.parts import Parts
@@ -49,7 +55,11 @@ class Halve(nn.Module):
 
 
 class PlusOne(Halve):
-    """Attention that answers with what it has read, and one more."""
+    """Attention that answers with what it has read, and one more. It keeps the parts it is given."""
+
+    def __init__(self, config: Any = None, apply_rope: Any = None, attend: Any = None):
+        super().__init__()
+        self.given = (apply_rope, attend)
 
     def forward(self, x_BTD: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return x_BTD + 1
@@ -62,7 +72,19 @@ class TimesFour(Halve):
         return x_BTD * 4
 
 
-BY_HAND = Parts(norm=Halve, attention=PlusOne, mlp=TimesFour)
+def other_rope(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    """An apply_rope that isn't the package's. It is only handed on, never called."""
+    return x
+
+
+def other_attend(q_BNTH: torch.Tensor, *_: Any) -> torch.Tensor:
+    """An attend that isn't the package's. It is only handed on, never called."""
+    return q_BNTH
+
+
+BY_HAND = Parts(
+    norm=Halve, attention=PlusOne, mlp=TimesFour, apply_rope=other_rope, attend=other_attend
+)
 
 
 def check_decoder_layer(decoder_layer: Part) -> Iterator[str]:
@@ -84,7 +106,8 @@ def check_decoder_layer(decoder_layer: Part) -> Iterator[str]:
     )
     yield "right on random weights, and with a mask"
 
-    _require_cache(layer)
+    for number in range(2):
+        _require_cache(decoder_layer, number)
     yield "hands the cache on, with its own number in it"
 
     leaf = x_BTD.clone().requires_grad_()
@@ -123,6 +146,17 @@ def _require_by_hand(decoder_layer: Part) -> None:
             f"got {numbers(got.flatten()[:1])}.",
             why,
         )
+    wanted = (BY_HAND.apply_rope, BY_HAND.attend)
+    if layer.self_attn.given != wanted:
+        raise Mistake(
+            f"Attention is made with {_names(layer.self_attn.given)}; wanted are parts.apply_rope "
+            f"and parts.attend, here {_names(wanted)}.",
+            told_by(PartsOfItsOwn),
+        )
+
+
+def _names(parts: tuple[Any, ...]) -> str:
+    return " and ".join(getattr(part, "__name__", type(part).__name__) for part in parts)
 
 
 def _require_right(
@@ -155,7 +189,9 @@ class _Noting(KVCache):
         return super().update(layer, k_BKTH, v_BKTH)
 
 
-def _require_cache(layer: nn.Module) -> None:
+def _require_cache(decoder_layer: Part, number: int) -> None:
+    layer = call(decoder_layer, CONFIG, number, Parts(), name="decoder_layer")
+    layer.load_state_dict(random_layer().state_dict())
     x_BTD, cache = random_normal(2, 5, 12), _Noting(CONFIG, 5, 2)
     whole_BTD = call(layer, x_BTD, *tables(5), name="the layer")
     call(layer, x_BTD[:, :3], *tables(3), None, cache, name="the layer")
@@ -163,10 +199,10 @@ def _require_cache(layer: nn.Module) -> None:
     got = call(layer, x_BTD[:, 3:], *tables(2, 3), None, cache, name="the layer")
     if not cache.wrote:
         raise Mistake("Nothing was written to the cache.", told_by(CacheForgotten))
-    if set(cache.wrote) != {1}:
+    if elsewhere := [place for place in cache.wrote if place != number]:
         raise Mistake(
-            f"Layer 1 wrote to the place of layer {cache.wrote[0]} in the cache.",
-            told_by(AlwaysTheFirstLayer),
+            f"Layer {number} wrote to the place of layer {elsewhere[0]} in the cache.",
+            told_by(AlwaysTheFirstLayer if elsewhere[0] == 0 else AlwaysTheSecondLayer),
         )
     if not same(got, whole_BTD[:, 3:], 1e-4):
         raise Mistake("Five tokens in two pieces, with a cache, give something else than at once.")

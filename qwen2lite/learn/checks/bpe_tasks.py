@@ -58,6 +58,7 @@ def check_decode_ids(decode_ids: Part) -> Iterator[str]:
         ("a character of two bytes is one", [0, 6], "Theü"),
         ("a character may lie in two tokens", [0, 5, 4, 1], "The 猫 c"),
         ("half a character shows as U+FFFD", [1, 3], " c\ufffd"),
+        ("and the text goes on after it", [1, 3, 2], " c\ufffdat"),
         ("no ids are no text", [], ""),
     ):
         got = call(decode_ids, list(ids), list(tokens))

@@ -119,35 +119,51 @@ def check_split_error(split_error: Part) -> Iterator[str]:
     generator = torch.Generator().manual_seed(4)
     ids_BT = torch.randint(PROBE.vocab_size, (2, 7), generator=generator)
 
-    def asked(part: Part, model: Qwen2, pieces: tuple[int, ...]) -> torch.Tensor:
-        with torch.inference_mode():
-            got = call(part, model, ids_BT, pieces, name="split_error")
-        if not isinstance(got, float | torch.Tensor) or torch.as_tensor(got).numel() != 1:
-            raise Mistake(f"split_error returned {describe(got)}; one number was wanted.")
-        return torch.as_tensor(float(got))
-
     right, wrong = _probe(), _probe(Parts(attend=queries_at_the_start))
     for pieces in ((4, 2, 1), (7,), (1, 6)):
-        got = asked(split_error, right, pieces)
+        got = _split_error(split_error, right, ids_BT, pieces)
         if not 0 <= got < 1e-3:
-            known = (m for m in MUTANTS["split_error"] if same(asked(m, right, pieces), got, 1e-4))
             raise Mistake(
                 f"A right model, {_named(pieces)} tokens: next to nothing was expected, "
                 f"and split_error found {float(got):.4g}.",
-                next(map(told_by, known), ""),
+                _known_splitting(got, 1e-4, right, ids_BT, pieces),
             )
     yield "rounding alone, where the model is right"
 
     for pieces in ((4, 2, 1), (3, 1, 3)):
-        want, got = _largest(wrong, ids_BT, pieces), asked(split_error, wrong, pieces)
-        if not same(got, want, 1e-3):
-            known = (m for m in MUTANTS["split_error"] if same(asked(m, wrong, pieces), got, 1e-3))
-            raise Mistake(
-                f"A model that masks pieces wrongly, {_named(pieces)} tokens: the largest "
-                f"difference is {float(want):.4g}, and split_error found {float(got):.4g}.",
-                next(map(told_by, known), ""),
-            )
+        _require_difference(split_error, wrong, ids_BT, pieces)
     yield "the whole difference, where a mask is wrong"
+    _require_difference(split_error, wrong, ids_BT.flip(0), (4, 2, 1), ", the two texts exchanged")
+    yield "in whichever text it is the largest"
+
+
+def _split_error(
+    part: Part, model: Qwen2, ids_BT: torch.Tensor, pieces: tuple[int, ...]
+) -> torch.Tensor:
+    with torch.inference_mode():
+        got = call(part, model, ids_BT, pieces, name="split_error")
+    if not isinstance(got, float | torch.Tensor) or torch.as_tensor(got).numel() != 1:
+        raise Mistake(f"split_error returned {describe(got)}; one number was wanted.")
+    return torch.as_tensor(float(got))
+
+
+def _require_difference(
+    part: Part, wrong: Qwen2, ids_BT: torch.Tensor, pieces: tuple[int, ...], texts: str = ""
+) -> None:
+    want, got = _largest(wrong, ids_BT, pieces), _split_error(part, wrong, ids_BT, pieces)
+    if not same(got, want, 1e-3):
+        raise Mistake(
+            f"A model that masks pieces wrongly, {_named(pieces)} tokens{texts}: the largest "
+            f"difference is {float(want):.4g}, and split_error found {float(got):.4g}.",
+            _known_splitting(got, 1e-3, wrong, ids_BT, pieces),
+        )
+
+
+def _known_splitting(got: torch.Tensor, tolerance: float, *asked: Any) -> str:
+    """What the known mistake says of itself that gives this number, or "" where none does."""
+    mutants = MUTANTS["split_error"]
+    known = (m for m in mutants if same(_split_error(m, *asked), got, tolerance))
+    return next(map(told_by, known), "")
 
 
 def _named(pieces: tuple[int, ...]) -> str:

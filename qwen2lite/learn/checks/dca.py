@@ -35,6 +35,7 @@ def check_dca_positions(dca_positions: Part) -> Iterator[str]:
 
     _require_places(dca_positions, [8, 9, 10, 11], 7, 2)
     _require_places(dca_positions, [13], 7, 2)
+    _require_places(dca_positions, [5], 7, 2)
     yield "a piece of a text stands where it is in the text"
 
     for chunk_size, local_size in ((10, 4), (8, 6), (5, 4), (2, 1)):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from qwen2lite.learn.contract import Mistake, call, describe, told_by
-from qwen2lite.learn.mutants.mixture_experiment import MUTANTS
+from qwen2lite.learn.mutants.mixture_experiment import MUTANTS, nothing_refused
 
 Part = Callable[..., Any]
 
@@ -14,16 +14,19 @@ def check_shares_from_sizes(shares_from_sizes: Part) -> Iterator[str]:
     """Sizes 9 and 1 by hand, for three powers; three sources; and refused sizes."""
     told = {"web": 900, "code": 90, "poems": 10}, 0.5
     got = _numbers_of(shares_from_sizes, told, "shares_from_sizes")
-    why = _usual("shares_from_sizes", got, told)
+    roots = [30, 90**0.5, 10**0.5]
+    right = [root / sum(roots) for root in roots]
+    why = "" if _near(got, right) else _usual("shares_from_sizes", got, told)
     for power, want in ((1.0, [0.9, 0.1]), (0.5, [0.75, 0.25]), (0.0, [0.5, 0.5])):
         sizes = {"large": 9, "small": 1}
         shares = _numbers_of(shares_from_sizes, (sizes, power), "shares_from_sizes")
         _require_near(shares, want, f"Sizes 9 and 1 with the power {power:g} have the shares", why)
         yield f"sizes 9 and 1, power {power:g}: shares of {want[0]:g} and {want[1]:g}"
-    roots = [30, 90**0.5, 10**0.5]
-    want = [root / sum(roots) for root in roots]
-    _require_near(got, want, "Sizes 900, 90 and 10 with the power 0.5 have the shares", why)
+    _require_near(got, right, "Sizes 900, 90 and 10 with the power 0.5 have the shares", why)
     yield "and they sum to 1, for any number of sources"
+    for refused in (({}, 1.0), ({"a": 0, "b": 1}, 0.5), ({"a": 1}, 1.5), ({"a": 1}, -0.5)):
+        _require_refused(shares_from_sizes, *refused)
+    yield "no sources, a size of 0, a power outside 0 to 1: ValueError"
 
 
 def check_epochs(epochs: Part) -> Iterator[str]:
@@ -34,6 +37,21 @@ def check_epochs(epochs: Part) -> Iterator[str]:
     what = "Weights 3 and 1, sizes 60 and 5, 40 read in all: the epochs are"
     _require_near(got, [0.5, 2.0], what, why)
     yield "30 of 60 is half of it; 10 of 5 is twice"
+
+
+def _require_refused(part: Part, sizes: dict[str, int], power: float) -> None:
+    try:
+        shares = part(sizes, power)
+    except ValueError:
+        return
+    except Exception as other:
+        got = f"raises {type(other).__name__}: {other}"
+    else:
+        got = f"returns {describe(shares)}"
+    raise Mistake(
+        f"Sizes {sizes} with the power {power:g} have no shares, and shares_from_sizes {got}.",
+        told_by(nothing_refused),
+    )
 
 
 def _numbers_of(part: Part, told: tuple[Any, ...], name: str) -> list[float]:
@@ -54,8 +72,12 @@ def _usual(name: str, got: list[float], told: tuple[Any, ...]) -> str:
     return ""
 
 
+def _near(got: list[float], want: list[float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(got, want, strict=True))
+
+
 def _require_near(got: list[float], want: list[float], what: str, why: str) -> None:
-    if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(got, want, strict=True)):
+    if not _near(got, want):
         mine, right = (", ".join(f"{value:.4g}" for value in values) for values in (got, want))
         raise Mistake(f"{what} {right}; yours are {mine}.", why)
 

@@ -1,4 +1,4 @@
-"""What a whole Qwen2 has to do, for the exercise 31_model, and the loader that fills it."""
+"""What a whole Qwen2 has to do, for the exercise 31_model."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from qwen2lite.learn.contract import (
     Mistake,
     call,
+    numbers,
     random_normal,
     require_gradient,
     require_tensor,
@@ -20,8 +21,10 @@ from qwen2lite.learn.contract import (
 from qwen2lite.learn.mutants import model as wrong
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.config import Qwen2Config
+from qwen2lite.model.norm import RMSNorm
 from qwen2lite.model.parts import Parts
 from qwen2lite.model.qwen2 import Qwen2
+from qwen2lite.model.rope import rotary_frequencies, rotary_tables
 
 Part = Callable[..., Any]
 TIED = Qwen2Config(
@@ -40,30 +43,33 @@ IDS_BT = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 10, 0]])
 
 
 def check_language_model(language_model: Part) -> Iterator[str]:
-    """The checkpoint's names, tied and untied logits, a cache, bfloat16, gradients."""
+    """The checkpoint's names, tied and untied logits, a cache, bfloat16, gradients, its parts."""
     for config in (UNTIED, TIED):
         _require_names(call(language_model, config, Parts(), name="language_model"), config)
     yield "the checkpoint's names; an lm_head where the embeddings are not tied, else none"
 
     for config in (UNTIED, TIED):
-        _require_logits(_filled(language_model, config), config)
+        _require_logits(filled(language_model, config), config)
     yield "right logits on random weights, tied and untied"
 
-    _require_pieces(_filled(language_model, TIED))
+    _require_pieces(filled(language_model, TIED))
     yield "the same for 4 + 2 + 1 tokens with a cache, whose length it moves on"
 
     _require_after_rounding(language_model)
     yield "RoPE stays exact when the weights are rounded to bfloat16"
 
-    model = _filled(language_model, UNTIED)
+    model = filled(language_model, UNTIED)
     leaves = {name: p for name, p in model.named_parameters() if "layers" not in name}
     require_gradient(call(model, IDS_BT, name="the model"), leaves, "the model")
     yield "gradients reach the embedding, the last norm and the output matrix"
 
+    _require_its_parts(language_model)
+    yield "norm, frequencies, tables and what is in the layers come from `parts`"
 
-def _filled(language_model: Part, config: Qwen2Config) -> Any:
+
+def filled(language_model: Part, config: Qwen2Config, parts: Parts | None = None) -> Any:
     """A model with random weights that depend on their names alone."""
-    model = call(language_model, config, Parts(), name="language_model")
+    model = call(language_model, config, parts or Parts(), name="language_model")
     with torch.no_grad():
         for seed, (_, weight) in enumerate(sorted(model.named_parameters())):
             weight.copy_(random_normal(*weight.shape, seed=seed) * 0.4)
@@ -109,13 +115,13 @@ def _require_logits(model: nn.Module, config: Qwen2Config) -> None:
     got = call(model, IDS_BT, name="the model")
     why = usual_reason(_known(config), got, IDS_BT)
     require_tensor(got, [2, 7, 11], torch.float32, "the model", why)
-    if not same(got, _filled(Qwen2, config)(IDS_BT), 1e-4):
+    if not same(got, filled(Qwen2, config)(IDS_BT), 1e-4):
         tied = "tied" if config.tie_word_embeddings else "untied"
         raise Mistake(f"With {tied} embeddings and random weights the logits are wrong.", why)
 
 
 def _known(config: Qwen2Config) -> list[Any]:
-    return [_filled(mutant, config) for mutant in wrong.MUTANTS["language_model"]]
+    return [filled(mutant, config) for mutant in wrong.MUTANTS["language_model"]]
 
 
 def _in_pieces(model: Any) -> Part:
@@ -139,8 +145,8 @@ def _require_pieces(model: Any) -> None:
 
 def _require_after_rounding(language_model: Part) -> None:
     ids_BT = torch.arange(300)[None] % 11
-    rounded = _filled(language_model, TIED).to(torch.bfloat16).float()
-    want = _filled(Qwen2, TIED).to(torch.bfloat16).float()(ids_BT)
+    rounded = filled(language_model, TIED).to(torch.bfloat16).float()
+    want = filled(Qwen2, TIED).to(torch.bfloat16).float()(ids_BT)
     if not same(call(rounded, ids_BT, name="the model"), want, 1e-3):
         raise Mistake(
             "After model.to(torch.bfloat16) and back, 300 tokens are not read as they should be.",
@@ -148,60 +154,28 @@ def _require_after_rounding(language_model: Part) -> None:
         )
 
 
-def check_mended_load(mended_load: Part) -> Iterator[str]:
-    """A whole checkpoint, also with a copy of a tied matrix; then a name or a shape that misfits."""
-    tensors = {name: weight.detach() for name, weight in _filled(Qwen2, TIED).named_parameters()}
-    shuffled = dict(sorted(tensors.items(), reverse=True))
-    _require_loaded(mended_load, shuffled, "a whole checkpoint")
-    yield "every parameter has its tensor, whatever the order"
-
-    with_copy = shuffled | {"lm_head.weight": tensors["model.embed_tokens.weight"]}
-    _require_loaded(mended_load, with_copy, "a tied checkpoint with its output matrix")
-    yield "a copy of the tied matrix is left out"
-
-    name = "model.layers.1.mlp.gate_proj.weight"
-    without = {n: tensor for n, tensor in shuffled.items() if n != name}
-    _require_refused(mended_load, without, name, "is missing", wrong.what_it_finds)
-    yield "a missing tensor is an error that names it"
-
-    extra = "model.layers.0.self_attn.q_norm.weight"
-    with_extra = shuffled | {extra: torch.ones(16)}
-    _require_refused(mended_load, with_extra, extra, "is too much", wrong.silent_about_extras)
-    yield "and so is one that has no place"
-
-    short = shuffled | {"model.norm.weight": torch.ones(1)}
-    what = "has one number in place of 48"
-    _require_refused(mended_load, short, "model.norm.weight", what, wrong.filled_by_broadcasting)
-    yield "and one of another shape"
+class _Larger(RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.5 * super().forward(x)
 
 
-def _require_loaded(mended_load: Part, tensors: dict[str, Tensor], what: str) -> None:
-    try:
-        model = call(mended_load, Qwen2(TIED), dict(tensors))
-    except Mistake as mistake:
-        refused = "lm_head" in mistake.wrong and "lm_head.weight" in tensors
-        reason = told_by(wrong.refuses_the_tied) if refused else mistake.reason
-        raise Mistake(f"With {what}: {mistake.wrong}", reason) from None
-    if not isinstance(model, nn.Module):
-        raise Mistake(f"mended_load returned a {type(model).__name__}; the model was wanted.")
-    for name, weight in model.named_parameters():
-        if not same(weight.detach(), tensors[name], 0.0):
+_MARKED: dict[str, Any] = {
+    "norm": _Larger,
+    "rotary_frequencies": lambda *given: 2 * rotary_frequencies(*given),
+    "rotary_tables": lambda positions_T, *given: rotary_tables(2 * positions_T, *given),
+    "apply_rope": lambda x, cos, sin: x,
+}
+"""Parts of which each makes other logits. The model uses three, and hands the last on to its layers."""
+
+
+def _require_its_parts(language_model: Part) -> None:
+    for name, marked in _MARKED.items():
+        parts = dataclasses.replace(Parts(), **{name: marked})
+        got = call(filled(language_model, TIED, parts), IDS_BT, name="the model")
+        want = filled(Qwen2, TIED, parts)(IDS_BT)
+        if not same(got, want, 1e-4):
             raise Mistake(
-                f"With {what}, {name} doesn't hold its tensor afterwards.",
-                told_by(wrong.one_after_the_other),
+                f"With another `{name}` in `parts` the last logits should begin "
+                f"{numbers(want[0, -1, :3])}, and begin {numbers(got[0, -1, :3])}.",
+                told_by(wrong.PartsIgnored),
             )
-
-
-def _require_refused(
-    mended_load: Part, tensors: dict[str, Tensor], name: str, what: str, mutant: Part
-) -> None:
-    try:
-        mended_load(Qwen2(TIED), dict(tensors))
-    except ValueError as error:
-        if name not in str(error):
-            raise Mistake(f"{name} {what}, and the error doesn't name it: {error}") from None
-        return
-    except Exception as error:
-        kind = type(error).__name__
-        raise Mistake(f"{name} {what}: wanted was a ValueError, and it raised {kind}.") from None
-    raise Mistake(f"{name} {what}: wanted was a ValueError, and nothing happened.", told_by(mutant))

@@ -1,11 +1,21 @@
-"""What the exercise 31_model asks beside the model: matrices at both ends, all parameters, tokens."""
+"""What the exercise 31_model asks beside the model: both ends, all parameters, a loader, tokens."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from qwen2lite.learn.contract import Mistake, call, require_number, usual_reason
+from qwen2lite.learn.checks.model import TIED, UNTIED, filled
+from qwen2lite.learn.contract import (
+    Mistake,
+    call,
+    require_number,
+    same,
+    told_by,
+    usual_reason,
+)
+from qwen2lite.learn.mutants import model as wrong
 from qwen2lite.learn.mutants.model_tasks import MUTANTS
 from qwen2lite.model.config import CONFIGS, Qwen2Config
 from qwen2lite.model.loading import WithoutInitialising
@@ -84,6 +94,97 @@ def _counted(config: Qwen2Config) -> int:
     return sum(weight.numel() for weight in _on_paper(config).parameters())
 
 
+def check_mended_load(mended_load: Part) -> Iterator[str]:
+    """A whole checkpoint, also with a copy of a tied matrix; then a name or a shape that misfits."""
+    tensors = _tensors(TIED)
+    _require_loaded(mended_load, tensors, "a whole checkpoint")
+    yield "every parameter has its tensor, whatever the order"
+
+    with_copy = tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]}
+    _require_loaded(mended_load, with_copy, "a tied checkpoint with its output matrix")
+    yield "a copy of the tied matrix is left out"
+
+    untied = _tensors(UNTIED)
+    _require_loaded(mended_load, untied, "an untied checkpoint", UNTIED)
+    yield "the output matrix of an untied model is filled"
+
+    yield from _check_refusals(mended_load, tensors)
+
+    name = "lm_head.weight"
+    del untied[name]
+    what = "of an untied model is missing"
+    _require_refused(mended_load, untied, name, what, wrong.output_may_be_missing, UNTIED)
+    yield "only a tied model may lack its output matrix"
+
+
+def _tensors(config: Qwen2Config) -> dict[str, Tensor]:
+    """A checkpoint, in another order than the model's."""
+    weights = filled(Qwen2, config).named_parameters()
+    return {name: weight.detach() for name, weight in sorted(weights, reverse=True)}
+
+
+def _check_refusals(mended_load: Part, tensors: dict[str, Tensor]) -> Iterator[str]:
+    name = "model.layers.1.mlp.gate_proj.weight"
+    without = {n: tensor for n, tensor in tensors.items() if n != name}
+    _require_refused(mended_load, without, name, "is missing", wrong.what_it_finds)
+    yield "a missing tensor is an error that names it"
+
+    extra = "model.layers.0.self_attn.q_norm.weight"
+    with_extra = tensors | {extra: torch.ones(16)}
+    _require_refused(mended_load, with_extra, extra, "is too much", wrong.silent_about_extras)
+    yield "and so is one that has no place"
+
+    short = tensors | {"model.norm.weight": torch.ones(1)}
+    what = "has one number in place of 48"
+    _require_refused(mended_load, short, "model.norm.weight", what, wrong.filled_by_broadcasting)
+    yield "and one of another shape"
+
+    turned = tensors | {name: tensors[name].T}
+    what = "is [48, 7] in place of [7, 48]"
+    _require_refused(mended_load, turned, name, what, wrong.filled_by_reshaping)
+    yield "also where it has as many numbers"
+
+
+def _require_loaded(
+    mended_load: Part, tensors: dict[str, Tensor], what: str, config: Qwen2Config = TIED
+) -> None:
+    output = wrong.refuses_the_tied if config.tie_word_embeddings else wrong.output_left_out
+    try:
+        model = call(mended_load, Qwen2(config), dict(tensors))
+    except Mistake as mistake:
+        refused = "lm_head" in mistake.wrong and "lm_head.weight" in tensors
+        reason = told_by(output) if refused else mistake.reason
+        raise Mistake(f"With {what}: {mistake.wrong}", reason) from None
+    if not isinstance(model, nn.Module):
+        raise Mistake(f"mended_load returned a {type(model).__name__}; the model was wanted.")
+    for name, weight in model.named_parameters():
+        if not same(weight.detach(), tensors[name], 0.0):
+            raise Mistake(
+                f"With {what}, {name} doesn't hold its tensor afterwards.",
+                told_by(output if name == "lm_head.weight" else wrong.one_after_the_other),
+            )
+
+
+def _require_refused(
+    mended_load: Part,
+    tensors: dict[str, Tensor],
+    name: str,
+    what: str,
+    mutant: Part,
+    config: Qwen2Config = TIED,
+) -> None:
+    try:
+        mended_load(Qwen2(config), dict(tensors))
+    except ValueError as error:
+        if name not in str(error):
+            raise Mistake(f"{name} {what}, and the error doesn't name it: {error}") from None
+        return
+    except Exception as error:
+        kind = type(error).__name__
+        raise Mistake(f"{name} {what}: wanted was a ValueError, and it raised {kind}.") from None
+    raise Mistake(f"{name} {what}: wanted was a ValueError, and nothing happened.", told_by(mutant))
+
+
 def check_tokens_that_fit(tokens_that_fit: Part) -> Iterator[str]:
     """By hand, exactly full and one byte short, too little memory, and a card of 80 GB."""
     small, name = CONFIGS["qwen2-0.5b"], "tokens_that_fit"
@@ -94,7 +195,8 @@ def check_tokens_that_fit(tokens_that_fit: Part) -> Iterator[str]:
     yield "10 tokens of 12,288 bytes in 122,880 bytes beside the weights"
 
     _require(name, tokens_that_fit, 9, "one byte less", small, million, 2_122_879)
-    _require(name, tokens_that_fit, 0, "memory smaller than the weights", small, million, 1_999_999)
+    # Far smaller: of a few bytes too little, int() of a negative fraction makes 0.
+    _require(name, tokens_that_fit, 0, "memory smaller than the weights", small, million, million)
     yield "a token fits whole or not at all, and none where the weights don't"
 
     for size, memory in (("qwen2-7b", 24 * 10**9), ("qwen2-72b", 160 * 10**9)):

@@ -19,6 +19,8 @@ def check_hide(hide: Part) -> Iterator[str]:
         "at depth 0.5 in the middle": (0.5, 2),
         "between two places, at the nearer one": (0.4, 2),
         "also from below": (0.3, 1),
+        "a little behind the middle, in the middle": (0.6, 2),
+        "not last before it is nearer": (0.8, 3),
     }
     for fact, (depth, at) in cases.items():
         given = list(_SENTENCES)
@@ -62,9 +64,9 @@ def check_recall_grid(recall_grid: Part) -> Iterator[str]:
         numbers.append(number)
         return True
 
-    call(recall_grid, note, [100], [0.0], 3)
-    if sorted(numbers) != [0, 1, 2]:
-        wrong = f"Three tries were asked with the numbers {numbers}, and [0, 1, 2] were wanted."
+    call(recall_grid, note, [100], [0.0, 1.0], 3)
+    if sorted(numbers) != [0, 0, 1, 1, 2, 2]:
+        wrong = f"Two cells of three tries had the numbers {numbers}; 0, 1, 2 for each were wanted."
         raise Mistake(wrong)
     yield "each try once, and with a number of its own"
 

@@ -106,22 +106,30 @@ def check_clip_gradients(clip_gradients: Part) -> Iterator[str]:
             why,
         )
     yield "clipped to 3 they are (1, -2) and -2: half as long, in the same direction"
-    if not torch.allclose(got[4:], torch.tensor([3.0, 1.0, -2.0, -2.0]), rtol=1e-3):
+    if not torch.allclose(got[4:8], torch.tensor([3.0, 1.0, -2.0, -2.0]), rtol=1e-3):
         raise Mistake(
             f"(1, -2) and -2 are shorter than 100 and should stay; they became "
             f"{numbers(got[5:7])} and {numbers(got[7])}.",
             why,
         )
     yield "what is short enough stays as it is"
+    if not torch.allclose(got[8:], torch.tensor([6.0, 1.0, -2.0, -2.0]), rtol=1e-3):
+        raise Mistake(
+            f"Given as an iterator, like model.parameters(), (2, -4) and -4 become "
+            f"{numbers(got[9:11])} and {numbers(got[11])}, with a norm of {got[8]:.4g}.",
+            why,
+        )
+    yield "parameters may be an iterator, which can be gone through only once"
 
 
 def _seen_of_clipping(part: Part) -> torch.Tensor:
-    """Norm and gradients after clipping to 3, and after clipping what is short by then to 100."""
-    weight, bias, idle = (nn.Parameter(torch.zeros(size)) for size in (2, 1, 1))
-    weight.grad, bias.grad = torch.tensor([2.0, -4.0]), torch.tensor([-4.0])
+    """Norm and gradients after clipping to 3, then to 100, and anew to 3 from an iterator."""
+    weight, bias, idle = parameters = [nn.Parameter(torch.zeros(size)) for size in (2, 1, 1)]
     seen = []
-    for longest in (3.0, 100.0):
-        norm = call(part, [weight, bias, idle], longest, name="clip_gradients")
+    for longest, given in ((3.0, parameters), (100.0, parameters), (3.0, iter(parameters))):
+        if longest == 3:
+            weight.grad, bias.grad = torch.tensor([2.0, -4.0]), torch.tensor([-4.0])
+        norm = call(part, given, longest, name="clip_gradients")
         if not isinstance(norm, float | torch.Tensor) or torch.as_tensor(norm).numel() != 1:
             raise Mistake(
                 f"clip_gradients returned {describe(norm)}; the norm, one number, was wanted."

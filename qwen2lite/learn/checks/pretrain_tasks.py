@@ -143,6 +143,7 @@ def check_bigram_perplexity(bigram_perplexity: Part) -> Iterator[str]:
         ([2, 1], 2, "after 2 came 1 both times: (2 + 1) / (2 + 4)"),
         ([1, 0], 7, "after 1 never came 0: (0 + 1) / (3 + 4)"),
         ([0, 2], 4, "nothing ever came after 0: (0 + 1) / (0 + 4)"),
+        ([3, 2], 4, "the 3 is the last one, followed by nothing: (0 + 1) / (0 + 4)"),
         ([1, 2, 1, 0], (7 / 3 * 2 * 7) ** (1 / 3), "1 2 1 0: the third root of 7/3 · 2 · 7"),
     ):
         got = call(bigram_perplexity, list(train), list(text), 4)

@@ -7,12 +7,14 @@ tokenizers.
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial, update_wrapper
+from numbers import Integral
 from typing import Any
 
 import regex
 
-from qwen2lite.learn.contract import Mistake, call, describe, usual_reason
-from qwen2lite.learn.mutants.qwen_tokenizer import MUTANTS
+from qwen2lite.learn.contract import Mistake, call, describe, told_by, usual_reason
+from qwen2lite.learn.mutants.qwen_tokenizer import MUTANTS, lists_in_the_list
+from qwen2lite.learn.mutants.split_control import MUTANTS as SPLIT_CONTROL
 from qwen2lite.text.pretokenize import normalise, split_words
 
 Part = Callable[..., Any]
@@ -23,6 +25,8 @@ HARD_TEXTS = (
     "x = {'a': [1, 2]}  # ok\r\n\r\n\treturn -x\n",
     "  \n   \n  end  ",
     "naïve café, 日本語です。 안녕하세요 ٣٤ ½²",
+    # Either line end alone and both, and white space that is no space.
+    "if (a) {\r\n\t\tb();\r\n\r\n\t# c\rd;\re\n-\u00a0\u00a0f;\n",
     "ภาษาไทย हिन्दी မြန်မာ 🦙🦙 a\u0308 \u00a0x",
 )
 
@@ -40,14 +44,18 @@ def check_word_pattern(word_pattern: Part) -> Iterator[str]:
         ("in 2024", ["in", " ", "2", "0", "2", "4"], "every digit is alone"),
         ("a -> b!?\n\nc", ["a", " ->", " b", "!?\n\n", "c"], "signs stay together, line ends too"),
         ("a    b", ["a", "   ", " b"], "of four spaces before a word, three stay behind"),
-        ("don't\n  I'LL ", ["don", "'t", "\n", " ", " I", "'LL", " "], "endings, lines, the rest"),
+        (
+            "don't\n  I'LL\nbe ",
+            ["don", "'t", "\n", " ", " I", "'LL", "\n", "be", " "],
+            "endings, lines, the rest",
+        ),
     )
     for text, wanted, fact in cases:
         _require_words(word_pattern, text, wanted)
         yield fact
     for text in HARD_TEXTS:
         _require_words(word_pattern, text, split_words(text))
-    yield "all words of five texts that trip tokenizers"
+    yield "all words of six texts that trip tokenizers"
 
 
 def _cut(word_pattern: Part, text: str) -> tuple[str, ...]:
@@ -89,7 +97,7 @@ def _require_pieces(part: Part, text: str, control: tuple[str, ...], wanted: lis
         raise Mistake(
             f"{shown(text)} with the control tokens {shown(control)} gives {shown(got)}; "
             f"wanted {shown(wanted)}.",
-            usual_reason(MUTANTS["split_control"], got, text, control),
+            usual_reason(SPLIT_CONTROL["split_control"], got, text, control),
         )
 
 
@@ -98,6 +106,8 @@ def check_encode_text(encode_text: Part) -> Iterator[str]:
     both = (START, END)
     _require_encoded(encode_text, "don't stop\n", (), ["don", "'t", " stop", "\n"])
     yield "the words are encoded one by one"
+    _require_all_ids(encode_text)
+    yield "a word may have several ids"
     _require_encoded(encode_text, TURN, both, [START, "user", "\n", "Hi", END, "\n"])
     yield "control tokens get their own ids, and none is added"
     words = ["<|", "im", "_start", "|>", "user", "\n", "Hi", END, "\n"]
@@ -111,7 +121,7 @@ def check_encode_text(encode_text: Part) -> Iterator[str]:
     yield "a control token is found before accents are joined"
     for text in HARD_TEXTS:
         _require_encoded(encode_text, text, both, split_words(normalise(text)))
-    yield "all words of five texts that trip tokenizers"
+    yield "all words of six texts that trip tokenizers"
 
 
 def _encoded(part: Part, text: str, control: Collection[str]) -> tuple[str, ...]:
@@ -124,7 +134,25 @@ def _encoded(part: Part, text: str, control: Collection[str]) -> tuple[str, ...]
         spelled[number] = word
         return [number]
 
-    return tuple(spelled.get(number, f"id {number}") for number in part(text, encode_word, ids))
+    got = tuple(part(text, encode_word, ids))
+    for number in got:
+        if not isinstance(number, Integral):
+            raise Mistake(
+                f"Among the ids of {shown(text)} stands {number!r}; a flat list of ids was wanted.",
+                told_by(lists_in_the_list) if isinstance(number, list) else "",
+            )
+    return tuple(spelled.get(int(number), f"id {number}") for number in got)
+
+
+def _require_all_ids(part: Part) -> None:
+    # `_encoded` gives every word one id, and so never tells the first from all.
+    inputs = "ab", lambda word: [1, 2], dict[str, int]()
+    got = call(part, *inputs, name="encode_text")
+    if list(got) != [1, 2]:
+        raise Mistake(
+            f'The word "ab" has the ids [1, 2], and the text "ab" gets {list(got)}; wanted [1, 2].',
+            usual_reason(MUTANTS["encode_text"], got, *inputs),
+        )
 
 
 def _require_encoded(

@@ -19,13 +19,27 @@ def check_read_stream(read_stream: Part) -> Iterator[str]:
     one_by_one = [bytes([byte]) for byte in "é🦙".encode()]
     _require_arrivals(read_stream, one_by_one, ("", "é", "", "", "", "🦙", ""))
     yield "byte by byte"
-    got = call(partial(_arrivals, read_stream), [b"a\xff", b"b"], name="read_stream")
-    if "".join(got) != "a\ufffdb":
-        raise Mistake(
-            f"The bytes a, FF, b give {''.join(got)!r}; wanted 'a\ufffdb'.",
-            "FF stands in no character, so waiting for the rest of it is in vain.",
-        )
+    _require_no_waiting(read_stream)
     yield "a byte that belongs to no character doesn't stop the stream"
+
+
+def _require_no_waiting(part: Part) -> None:
+    """After a byte that nothing can complete: whether it comes with its token or the next is free."""
+    pieces, wanted = [b"a\xff", b"b"], "a\ufffdb"
+    got = call(partial(_arrivals, part), pieces, name="read_stream")
+    before, after = "".join(got[:-1]), got[-1]
+    if (before, after) != (wanted, ""):
+        raise Mistake(
+            f"The tokens 61 ff, 62 give {before!r} before the end and {after!r} after it; "
+            f"wanted {wanted!r} before the end.",
+            usual_reason(_streams(), got, pieces)
+            or "FF stands in no character, so waiting for the rest of it is in vain.",
+        )
+
+
+def _streams() -> list[Part]:
+    """The mutants, each asked in the way in which the contract asks."""
+    return [update_wrapper(partial(_arrivals, m), m) for m in MUTANTS["read_stream"]]
 
 
 def _arrivals(part: Part, pieces: Sequence[bytes]) -> tuple[str, ...]:
@@ -49,12 +63,11 @@ def _arrivals(part: Part, pieces: Sequence[bytes]) -> tuple[str, ...]:
 def _require_arrivals(part: Part, pieces: list[bytes], wanted: tuple[str, ...]) -> None:
     got = call(partial(_arrivals, part), pieces, name="read_stream")
     if got != wanted:
-        mutants = [update_wrapper(partial(_arrivals, m), m) for m in MUTANTS["read_stream"]]
         tokens = ", ".join(piece.hex(" ") for piece in pieces)
         raise Mistake(
             f"After each of the tokens {tokens}, and after the end, there came {list(got)}; "
             f"wanted {list(wanted)}.",
-            usual_reason(mutants, got, pieces),
+            usual_reason(_streams(), got, pieces),
         )
 
 
@@ -64,7 +77,8 @@ def check_mended_merges(mended_merges: Part) -> Iterator[str]:
     _require_ids(mended_merges, "#version: 0.2\nh e\n# #\nhe y\n", with_version)
     yield 'a merge may begin with "#"; the line with the version is none'
     _require_ids(mended_merges, "h e\n# #\n", {("h", "e"): 256, ("#", "#"): 257})
-    yield "a file may begin with its first merge"
+    _require_ids(mended_merges, "# #\nh e\n", {("#", "#"): 256, ("h", "e"): 257})
+    yield 'a file may begin with its first merge, also with "# #"'
     _require_ids(mended_merges, "#version: 0.2\n# #\nh e", {("#", "#"): 256, ("h", "e"): 257})
     yield "the last line counts, whether or not a line end follows"
 

@@ -4,6 +4,7 @@ Expected values are by hand. Draws are counted over 4,000 rows, where a share is
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,6 +98,11 @@ def check_sample(sample: Part) -> Iterator[str]:
     punished = Sampling(repetition_penalty=2.0)
     _require_greedy(sample, [[2.0, 1.5, -1.0], [2.0, 1.5, -1.0]], [1, 0], punished)
     yield "the penalty comes first, and for greedy too"
+    # Token 1 has occurred, and a third of log 8 is log 2.
+    punished = Sampling(temperature=1.0, repetition_penalty=3.0)
+    _require_shares(sample, punished, [1, 2, 2, 1, 4])
+    _require_shares(sample, replace(punished, top_k=1), [0, 0, 0, 0, 1])
+    yield "and where tokens are drawn, before anything is left out"
 
     yield from _check_seeds(sample)
     _require_shares(sample, Sampling(temperature=1.0, top_k=50), [1, 8, 2, 1, 4])
@@ -146,6 +152,8 @@ def _require_shares(sample: Part, settings: Sampling, parts: Sequence[int]) -> N
     asked_for = (
         f"temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g}"
     )
+    if settings.repetition_penalty != 1:
+        asked_for += f", and a penalty of {settings.repetition_penalty:g} for token 1"
     raise Mistake(
         f"Shares 1 : 8 : 2 : 1 : 4 with {asked_for} should be drawn as {numbers(want)}, "
         f"and come as {numbers(got)}.",
@@ -155,7 +163,8 @@ def _require_shares(sample: Part, settings: Sampling, parts: Sequence[int]) -> N
 
 def _frequencies(part: Part, settings: Sampling) -> torch.Tensor:
     scores = torch.tensor(_SHARES).log().expand(_ROWS, -1)
-    history = torch.zeros(_ROWS, 1, dtype=torch.long)
+    # Of token 1: the score of token 0 is log 1, which no penalty moves.
+    history = torch.ones(_ROWS, 1, dtype=torch.long)
     generator = torch.Generator().manual_seed(1)
     ids = call(part, scores, history, settings, generator, name="sample")
     require_tensor(

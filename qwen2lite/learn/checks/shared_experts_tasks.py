@@ -64,6 +64,10 @@ def check_moved_bias(moved_bias: Part) -> Iterator[str]:
     _require_bias(moved_bias, bias_E, counts_E, 0.01, [-0.01, 0.01, 0.01, 0.01])
     yield "a thousand tokens too many move no further than one"
 
+    counts_E = torch.tensor([2, 1, 2, 2])
+    _require_bias(moved_bias, bias_E, counts_E, 0.01, [-0.01, 0.01, -0.01, -0.01])
+    yield "a mean of 1.75 is not a whole number"
+
 
 def _require_bias(
     moved_bias: Part, bias_E: Tensor, counts_E: Tensor, rate: float, values: list[float]

@@ -102,6 +102,9 @@ def check_best_length(best_length: Part) -> Iterator[str]:
         (bursts * 4, 1.0, "guesses as dear as a step"),
     ):
         yield f"{what}: {_require_length(best_length, right, ratio, lengths)}"
+    # A draft of 20 costs 11 also where only 10 tokens are left; three of 3 cost 7.5.
+    best = _require_length(best_length, [True] * 10, 0.5, (0, 3, 20))
+    yield f"a draft longer than the text is paid in full: {best}"
     rng = random.Random(1)
     for _ in range(6):
         right = [rng.random() < 0.85 for _ in range(80)]

@@ -15,16 +15,17 @@ from qwen2lite.learn.contract import (
     require_gradient,
     require_tensor,
     same,
+    told_by,
     usual_reason,
 )
-from qwen2lite.learn.mutants.swiglu_tasks import MUTANTS
+from qwen2lite.learn.mutants.swiglu_tasks import MUTANTS, infinite_on_the_way_back
 
 Part = Callable[..., Any]
 _LOG3 = math.log(3)
 
 
 def check_silu(silu: Part) -> Iterator[str]:
-    """Three numbers by hand, shapes and dtypes, large numbers, the gradient below zero."""
+    """Three numbers by hand, shapes and dtypes, large numbers, the gradient there and below zero."""
     x = torch.tensor([0.0, _LOG3, -_LOG3])
     got = call(silu, x)
     why = usual_reason(MUTANTS["silu"], got, x)
@@ -44,16 +45,28 @@ def check_silu(silu: Part) -> Iterator[str]:
     require_tensor(got, [2, 3, 4], torch.bfloat16, "silu of bfloat16", why)
     if not same(got.float(), x.float() * x.float().sigmoid(), 2e-2):
         raise Mistake("In bfloat16 the numbers are wrong.", why)
-    x = torch.tensor([-200.0, 200.0])
-    got = call(silu, x)
-    if not same(got, torch.tensor([0.0, 200.0])):
-        why = usual_reason(MUTANTS["silu"], got, x)
-        raise Mistake(f"silu of -200 and 200 is 0 and 200; got {numbers(got)}.", why)
+    _require_large_numbers(silu)
     yield "any shape and dtype, and large numbers too"
 
     leaf = torch.tensor([-2.0, -0.5, 3.0]).requires_grad_()
     require_gradient(call(silu, leaf), {"its input": leaf}, "silu")
     yield "the gradient passes, also below zero"
+
+
+def _require_large_numbers(silu: Part) -> None:
+    x = torch.tensor([-200.0, 200.0])
+    got = call(silu, x)
+    if not same(got, torch.tensor([0.0, 200.0])):
+        why = usual_reason(MUTANTS["silu"], got, x)
+        raise Mistake(f"silu of -200 and 200 is 0 and 200; got {numbers(got)}.", why)
+
+    leaf = x.clone().requires_grad_()
+    got = call(silu, leaf)
+    if got.requires_grad:
+        (slope,) = torch.autograd.grad(got.sum(), leaf, allow_unused=True)
+        if slope is not None and not slope.isfinite().all():
+            wrong = f"The gradient at -200 and 200 is 0 and 1; got {numbers(slope)}."
+            raise Mistake(wrong, told_by(infinite_on_the_way_back))
 
 
 def check_swiglu(swiglu: Part) -> Iterator[str]:

@@ -147,6 +147,10 @@ def check_half_anew(half_anew: Part) -> Iterator[str]:
                 f"The new numbers have a standard deviation of {spread:.3g}; 0.02 was wanted.",
                 told_by(reason) if spread > 0.1 or spread == 0 else "",
             )
+        drawn = torch.cat([new[fresh[0] > 0] for new, _ in rows])
+        if len(drawn.unique(dim=0)) < len(drawn):
+            wrong = "Some new columns, or matrices, hold the same numbers as others."
+            raise Mistake(wrong, told_by(mutants.same_noise))
         yield f"a share of {share}: {round(40 * share)} of 40 columns are new, the others untouched"
 
 

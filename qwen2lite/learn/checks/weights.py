@@ -25,10 +25,13 @@ Part = Callable[..., Any]
 
 
 def by_hand() -> bytes:
-    """A file of two tensors as one could type it: three float32 numbers and a 2 by 3 in bfloat16."""
+    """A file of two tensors as one could type it: three float32 numbers and a 2 by 3 in bfloat16.
+
+    The header names them the other way round: only the offsets say where they lie.
+    """
     header = {
-        "small": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
         "wide": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [12, 24]},
+        "small": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
     }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -43,7 +46,7 @@ def check_read_safetensors(read_safetensors: Part) -> Iterator[str]:
     got = _read(read_safetensors, data)
     small = torch.tensor([1.0, 2.0, 0.5])
     _require_same(got, "small", small, data, "a file by hand")
-    yield "three float32 numbers, 12 bytes: 1, 2, 0.5"
+    yield "three float32 numbers, 12 bytes, named last and stored first: 1, 2, 0.5"
 
     wide = torch.tensor([[1.0, 2.0, 0.5], [0.5, 1.0, 2.0]]).bfloat16()
     _require_same(got, "wide", wide, data, "a file by hand")

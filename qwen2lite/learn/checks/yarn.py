@@ -34,10 +34,16 @@ _SETTINGS = (
     (20, 500.0, 300, 8.0, 0.5, False),
     (12, 1e4, 50, 32.0, 1.0, True),
 )
+# The end behind the last pair, behind H - 1, and where the begin is.
+_ENDS = (
+    (16, 50.0, 1000, 32.0, 1.0, True),
+    (16, 10.0, 1000, 32.0, 1.0, True),
+    (16, 1000.0, 1000, 1.0, 1.0, False),
+)
 
 
 def check_yarn_ramp(yarn_ramp: Part) -> Iterator[str]:
-    """Fifths by hand, both ends clamped, other sizes and settings."""
+    """Fifths by hand, both ends kept in and apart, other sizes and settings."""
     got = call(yarn_ramp, 16, 1000.0, 1000)
     require_tensor(got, [8], torch.float32, "yarn_ramp(16, 1000.0, 1000)", "One value a pair: H/2.")
     yield "one float32 value for each pair of a head"
@@ -49,14 +55,15 @@ def check_yarn_ramp(yarn_ramp: Part) -> Iterator[str]:
         )
     yield "from pair 1 to pair 6 it climbs in fifths, and it stays between 0 and 1"
 
-    for inputs in _SETTINGS:
+    for inputs in (*_SETTINGS, *_ENDS):
         got, want = call(yarn_ramp, *inputs), torch.tensor(_ramp(*inputs))
         require_tensor(got, want.shape, torch.float32, f"yarn_ramp{inputs}")
         if not same(got, want):
             raise Mistake(
                 f"yarn_ramp{inputs} is {numbers(got)}, and should be {numbers(want)}.",
                 usual_reason(MUTANTS["yarn_ramp"], got, *inputs)
-                or "Keep the lower end at 0 or above, and round the ends only with truncate.",
+                or "Keep the lower end at 0 or above and the upper one at H - 1 or below, round "
+                "them only with truncate, and move the upper one where they fall together.",
             )
     yield "right for other heads, bases and lengths, with and without truncate"
 
@@ -191,5 +198,6 @@ def _ramp(
     )
     if truncate:
         low, high = math.floor(low), math.ceil(high)
-    low = max(low, 0)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    high += 0.001 * (low == high)
     return [min(max((pair - low) / (high - low), 0.0), 1.0) for pair in range(head_dim // 2)]

@@ -44,7 +44,7 @@ def check_mended_angles(mended_angles: Part) -> Iterator[str]:
     """By hand for three pairs, within the trained length and behind it."""
     frequencies_R, ramp_R = torch.tensor([1.0, 0.5, 0.25]), torch.tensor([0.0, 0.5, 1.0])
     for positions, want, what in (
-        ([1, 20, 39], [[1, 0.3125, 0.0625], [20, 6.25, 1.25], [39, 12.1875, 2.4375]], "by hand"),
+        ([1, 20, 100], [[1, 0.3125, 0.0625], [20, 6.25, 1.25], [100, 31.25, 6.25]], "by hand"),
         ([0, 8, 9], [[0, 0, 0], [8, 2.5, 0.5], [9, 2.8125, 0.5625]], "within the trained length"),
     ):
         inputs = (torch.tensor(positions), frequencies_R, ramp_R, 4.0, 10)

@@ -12,7 +12,7 @@ from qwen2lite.model.attention import attend, causal_mask
 
 def mask_one_late(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
     """The diagonal is one too far to the right: a query sees the token after it, which it has to
-    predict. Training then looks splendid, and generating fails (transformers #48745)."""
+    predict. Training then looks splendid, and generating fails."""
     ones_TS = torch.ones(queries, keys, dtype=torch.bool, device=device)
     return ones_TS.tril(diagonal=keys - queries + 1)
 
@@ -57,6 +57,32 @@ def heads_repeated_in_turn(
     return attend(q_BNTH, k_BKSH.repeat(1, groups, 1, 1), v_BKSH.repeat(1, groups, 1, 1), mask)
 
 
+def keys_alone_in_turn(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The keys are written out by `repeat`, as 0, 1, 0, 1, and the values as 0, 0, 1, 1. So a head
+    weighs its values by another head's keys: take `repeat_interleave` for both."""
+    groups = q_BNTH.shape[1] // k_BKSH.shape[1]
+    v_BNSH = v_BKSH.repeat_interleave(groups, dim=1)
+    return attend(q_BNTH, k_BKSH.repeat(1, groups, 1, 1), v_BNSH, mask)
+
+
+def keys_of_one_head(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """All query heads meet key head 0, because only that one is taken or spread. Head n reads key head
+    n // (N/K): write each of the K heads N/K times in a row, with `repeat_interleave`."""
+    return attend(q_BNTH, k_BKSH[:, :1].expand_as(k_BKSH), v_BKSH, mask)
+
+
+def keys_of_one_text(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """All texts of the batch meet the first text's keys, because only those are taken or spread. Each
+    text has its own: leave the first dimension, B, as it is."""
+    return attend(q_BNTH, k_BKSH[:1].expand_as(k_BKSH), v_BKSH, mask)
+
+
 def sees_the_next(
     q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
 ) -> Tensor:
@@ -86,7 +112,8 @@ def queries_at_the_start(
 
 
 def no_mask(q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Without a mask every query sees all of the text, also what comes after it."""
+    """Without a mask every query sees all of the text, also what comes after it. Four models of
+    transformers lost theirs in an update (transformers #48745)."""
     everything = torch.ones(q_BNTH.shape[2], k_BKSH.shape[2], dtype=torch.bool)
     return attend(q_BNTH, k_BKSH, v_BKSH, everything if mask is None else mask)
 
@@ -96,6 +123,28 @@ def mask_not_used(
 ) -> Tensor:
     """The mask that was given is not used."""
     return attend(q_BNTH, k_BKSH, v_BKSH)
+
+
+def mask_of_one_text(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The first text's mask hides in all texts. Texts of a batch differ in their padding, so a mask
+    [B, 1, T, S] has rows for each: don't take `mask[0]`."""
+    if mask is not None and mask.ndim == 4:
+        mask = mask[:1]
+    return attend(q_BNTH, k_BKSH, v_BKSH, mask)
+
+
+def mask_of_the_groups(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The mask meets grouped scores, [B, K, N/K, T, S]. Dimensions are matched from the right, so
+    those of a mask [B, 1, T, S] are one off, and text b's rows hide in key head b: give it the
+    missing one, `mask[:, :, None]`."""
+    if mask is not None and mask.ndim == 4:
+        # As attend has no groups, this writes out which query heads the texts' rows fall on.
+        mask = mask.transpose(0, 1).repeat_interleave(q_BNTH.shape[1] // k_BKSH.shape[1], dim=1)
+    return attend(q_BNTH, k_BKSH, v_BKSH, mask)
 
 
 def not_scaled(
@@ -147,6 +196,15 @@ def narrow_scores(
     return scores_BNTS.masked_fill(~seen, float("-inf")).softmax(-1) @ v_BNSH
 
 
+def scores_in_bfloat16(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The scores are computed in bfloat16. It doesn't overflow as float16 does, but has only 8 bits
+    for the digits, and 1000 and 1002 become one number: go to float32 before q meets k."""
+    part = narrow_scores if q_BNTH.dtype == torch.bfloat16 else attend
+    return part(q_BNTH, k_BKSH, v_BKSH, mask)
+
+
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "causal_mask": (
         mask_one_late,
@@ -158,15 +216,22 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "attend": (
         heads_repeated_in_turn,
+        keys_alone_in_turn,
+        keys_of_one_head,
+        keys_of_one_text,
         sees_the_next,
         blind_to_itself,
         queries_at_the_start,
         no_mask,
         mask_not_used,
+        mask_of_one_text,
+        mask_of_the_groups,
         not_scaled,
         scaled_by_size,
         scaled_by_all_heads,
         softmax_over_queries,
+        # In bfloat16 both of these give the same answer; the first knows more about it.
+        scores_in_bfloat16,
         narrow_scores,
     ),
 }

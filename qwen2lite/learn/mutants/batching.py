@@ -38,6 +38,14 @@ def cuts_to_the_shortest(prompts: Prompts, pad_id: int = 0) -> tuple[Tensor, Ten
     return torch.tensor(rows), torch.zeros(len(rows), dtype=torch.long)
 
 
+def lists_alone(prompts: Prompts, pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """The padding is a list, and Python adds only a list to it. A prompt may be any sequence, such as
+    a tuple: make a list of it first, `list(prompt)`."""
+    longest = max(map(len, prompts))
+    given: Any = prompts  # any sequences, whatever the line below takes them for
+    return torch.tensor([[pad_id] * (longest - len(p)) + p for p in given]), left_pad(prompts)[1]
+
+
 def always_zero(prompts: Prompts, pad_id: int = 0) -> tuple[Tensor, Tensor]:
     """The padding is 0 whatever pad_id says."""
     return left_pad(prompts)
@@ -92,6 +100,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         counts_the_text,
         counts_pad_ids,
         cuts_to_the_shortest,
+        lists_alone,
         always_zero,
     ),
     "batch_mask": (

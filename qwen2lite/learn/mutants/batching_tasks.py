@@ -141,6 +141,13 @@ def seeded_at_each_step(shares_BV: Tensor, seeds: Sequence[int], steps: int) -> 
     return [text * steps for text in drawn]
 
 
+def seed_counted_up(shares_BV: Tensor, seeds: Sequence[int], steps: int) -> list[list[int]]:
+    """The generator is made anew at each step, with the seed and the number of the step. Then seed 7
+    draws at once what seed 5 draws two steps later. Make it once, before the loop."""
+    columns = [_each_alone(shares_BV, [seed + step for seed in seeds], 1) for step in range(steps)]
+    return [[text[0] for text in row] for row in zip(*columns, strict=True)]
+
+
 def always_the_likeliest(shares_BV: Tensor, seeds: Sequence[int], steps: int) -> list[list[int]]:
     """Nothing is drawn: the likeliest token comes every time."""
     return [[int(shares_V.argmax())] * steps for shares_V in shares_BV]
@@ -166,6 +173,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         one_generator_for_all,
         one_seed_for_all,
         seeded_at_each_step,
+        seed_counted_up,
         always_the_likeliest,
     ),
 }

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from qwen2lite.model.attention import fused_attend
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.parts import Parts
 from qwen2lite.model.qwen2 import DecoderLayer
+from qwen2lite.model.rope import apply_rope
 
 
 class UpdatesNotAdded(DecoderLayer):
@@ -155,6 +157,26 @@ class AlwaysTheFirstLayer(DecoderLayer):
         self.layer = 0
 
 
+class AlwaysTheSecondLayer(DecoderLayer):
+    """Attention gets another number than the layer was made with: one that is written in the code, or
+    counted from 1. Then two layers meet at one place in the cache, or a place is missing. Keep the
+    number in __init__ and hand on that one."""
+
+    def __init__(self, config: Qwen2Config, layer: int, parts: Parts):
+        super().__init__(config, layer, parts)
+        self.layer = 1
+
+
+class PartsOfItsOwn(DecoderLayer):
+    """Attention doesn't get the apply_rope and the attend of `parts`, in this order, but others, such
+    as the package's. Then a part of yours is put into `parts` and never runs: give it
+    parts.apply_rope and parts.attend."""
+
+    def __init__(self, config: Qwen2Config, layer: int, parts: Parts):
+        own = dataclasses.replace(parts, apply_rope=apply_rope, attend=fused_attend)
+        super().__init__(config, layer, own)
+
+
 class EpsForgotten(DecoderLayer):
     """The norms don't get the config's rms_norm_eps. It is 1e-5 in the 72B and 1e-6 in the others."""
 
@@ -173,6 +195,8 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         MaskForgotten,
         CacheForgotten,
         AlwaysTheFirstLayer,
+        AlwaysTheSecondLayer,
+        PartsOfItsOwn,
         EpsForgotten,
     )
 }

@@ -115,6 +115,16 @@ def left_out(ids: list[int], tokens: list[bytes]) -> str:
     return b"".join(tokens[i] for i in ids).decode("utf-8", "ignore")
 
 
+def ends_at_the_first_bad_byte(ids: list[int], tokens: list[bytes]) -> str:
+    """The text ends at the first bytes that are no UTF-8, and all that follows is lost. Only they
+    become U+FFFD, the rest is decoded as ever: `errors="replace"` goes on."""
+    joined = b"".join(tokens[i] for i in ids)
+    try:
+        return joined.decode()
+    except UnicodeDecodeError as error:
+        return joined[: error.start].decode() + "\ufffd"
+
+
 def as_latin_1(ids: list[int], tokens: list[bytes]) -> str:
     """Every byte becomes a character of its own, as in Latin-1. The bytes are UTF-8, where "ü" takes
     two and "猫" three."""
@@ -130,6 +140,12 @@ def with_spaces(ids: list[int], tokens: list[bytes]) -> str:
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "count_pairs": (without_counts, once_a_word, twins_apart, across_borders, in_either_order),
     "merge_pair": (only_the_first, from_the_right, overlapping, last_one_lost),
-    "decode_ids": (token_by_token, left_out, as_latin_1, with_spaces),
+    "decode_ids": (
+        token_by_token,
+        left_out,
+        ends_at_the_first_bad_byte,
+        as_latin_1,
+        with_spaces,
+    ),
 }
 """The wrong versions of each task."""

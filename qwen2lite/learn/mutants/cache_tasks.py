@@ -154,6 +154,11 @@ def on_average(model: Qwen2, ids_BT: Tensor, pieces: tuple[int, ...]) -> Tensor:
     return _differences(model, ids_BT, pieces).abs().mean()
 
 
+def of_the_first_text(model: Qwen2, ids_BT: Tensor, pieces: tuple[int, ...]) -> Tensor:
+    """Only the first text is compared; the largest difference may be in any of them."""
+    return _differences(model, ids_BT, pieces)[0].abs().max()
+
+
 def beside_itself(model: Qwen2, ids_BT: Tensor, pieces: tuple[int, ...]) -> Tensor:
     """Both sides are read in the same way, so of course they agree. One has to be read at once."""
     return (model(ids_BT) - model(ids_BT)).abs().max()
@@ -186,6 +191,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         a_cache_for_each_piece,
         with_its_sign,
         on_average,
+        of_the_first_text,
         beside_itself,
     ),
 }

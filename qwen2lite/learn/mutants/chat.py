@@ -54,6 +54,16 @@ def empty_system_replaced(
     return render_chat(messages, system, add_generation_prompt)
 
 
+def system_anywhere(
+    messages: Sequence[Message], system: str, add_generation_prompt: bool = True
+) -> str:
+    """Any system message keeps the default system prompt out, also one in the middle of the
+    conversation. Only the first message counts: ask for `messages[0]["role"]`."""
+    if any(message["role"] == "system" for message in messages):
+        return _turns(messages, add_generation_prompt)
+    return render_chat(messages, system, add_generation_prompt)
+
+
 def no_default_system(
     messages: Sequence[Message], system: str, add_generation_prompt: bool = True
 ) -> str:
@@ -68,6 +78,15 @@ def no_generation_prompt(
     """The generation prompt is missing. Whose turn comes next is then the model's guess: it may
     well write the user's."""
     return render_chat(messages, system, False)
+
+
+def never_after_the_assistant(
+    messages: Sequence[Message], system: str, add_generation_prompt: bool = True
+) -> str:
+    """The generation prompt is missing where the assistant spoke last. Who asks for it there wants
+    another turn of the assistant's: only `add_generation_prompt` decides."""
+    last = messages[-1]["role"]
+    return render_chat(messages, system, add_generation_prompt and last != "assistant")
 
 
 def generation_prompt_always(
@@ -117,6 +136,19 @@ def names_cut_out(tokenizer: Qwen2Tokenizer, messages: Sequence[Message]) -> lis
     return control_tokens_believed(tokenizer, messages)
 
 
+def only_borders_are_text(tokenizer: Qwen2Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The names of a turn's borders are plain text in a content, other control tokens are still
+    believed: <|endoftext|> ends the text for the model. allowed_special="none" lets none through."""
+    others = tokenizer.special_tokens.keys() - {"<|im_start|>", "<|im_end|>"}
+    return _ids(tokenizer, messages, _as_one_text, "\n", lambda role: others)
+
+
+def only_users_are_text(tokenizer: Qwen2Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """Only a user's content is encoded without control tokens. A system prompt may quote a document,
+    and an answer may repeat the user: no content should end its turn."""
+    return _ids(tokenizer, messages, _as_one_text, "\n", lambda r: "none" if r == "user" else "all")
+
+
 def role_and_content_apart(tokenizer: Qwen2Tokenizer, messages: Sequence[Message]) -> list[int]:
     r"""Role and content are encoded one by one. Where a content begins with a line end, "\n\n" is
     one token in training and two here: encode role, line end and content as one text."""
@@ -125,7 +157,7 @@ def role_and_content_apart(tokenizer: Qwen2Tokenizer, messages: Sequence[Message
 
 def no_line_end_between_turns(tokenizer: Qwen2Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The line end after <|im_end|> has no id here. It is a token like any other."""
-    return _ids(tokenizer, messages, lambda m: [f"{m['role']}\n{m['content']}"], "")
+    return _ids(tokenizer, messages, _as_one_text, "")
 
 
 def stop_included(ids: Iterable[int], stop_ids: Collection[int]) -> Iterator[int]:
@@ -166,16 +198,22 @@ def _turns(messages: Sequence[Message], add_generation_prompt: bool) -> str:
     return "".join(turns) + (GENERATION_PROMPT if add_generation_prompt else "")
 
 
+def _as_one_text(message: Message) -> list[str]:
+    return [f"{message['role']}\n{message['content']}"]
+
+
 def _ids(
     tokenizer: Qwen2Tokenizer,
     messages: Sequence[Message],
     texts: Callable[[Message], list[str]],
     between: str,
+    allowed: Callable[[str], str | Collection[str]] = lambda role: "none",
 ) -> list[int]:
     start, end = (tokenizer.special_tokens[name] for name in ("<|im_start|>", "<|im_end|>"))
     ids: list[int] = []
     for message in messages:
-        said = [i for text in texts(message) for i in tokenizer.encode(text, "none")]
+        believed = allowed(message["role"])
+        said = [i for text in texts(message) for i in tokenizer.encode(text, believed)]
         ids += [start, *said, end, *tokenizer.encode(between)]
     return [*ids, start, *tokenizer.encode("assistant\n")]
 
@@ -190,7 +228,9 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "chat_text": (
         system_always,
         empty_system_replaced,
+        system_anywhere,
         no_default_system,
+        never_after_the_assistant,
         no_generation_prompt,
         generation_prompt_always,
         empty_answer,
@@ -200,6 +240,8 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         control_tokens_believed,
         all_as_text,
         names_cut_out,
+        only_borders_are_text,
+        only_users_are_text,
         role_and_content_apart,
         no_line_end_between_turns,
     ),

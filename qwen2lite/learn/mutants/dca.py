@@ -83,6 +83,13 @@ def far_beyond_the_next(positions_T: Tensor, chunk_size: int, local_size: int) -
     return intra_T, successive_T, torch.full_like(intra_T, chunk_size)
 
 
+def far_as_the_piece(positions_T: Tensor, chunk_size: int, local_size: int) -> Places:
+    """Asking far back, queries stand at the largest place among the tokens that were given. With a
+    cache one token comes alone, and its place is the same as when it came with all others."""
+    intra_T, successive_T, _ = dca_positions(positions_T, chunk_size, local_size)
+    return intra_T, successive_T, torch.full_like(intra_T, int(successive_T.max()))
+
+
 def on_the_default_device(positions_T: Tensor, chunk_size: int, local_size: int) -> Places:
     """A tensor is made without saying where, and is on the CPU also when the model is on a GPU: give
     it the positions' device, or make it from them, as `torch.full_like` does."""
@@ -114,6 +121,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         not_cut_at_decode,
         counted_through,
         far_beyond_the_next,
+        far_as_the_piece,
         chunks_of_chunk_size,
         counted_from_the_piece,
         stops_one_early,

@@ -39,6 +39,14 @@ def all_the_same(sizes: Mapping[str, float], power: float = 1.0) -> dict[str, fl
     return shares_from_sizes(sizes, 0.0)
 
 
+def nothing_refused(sizes: Mapping[str, float], power: float = 1.0) -> dict[str, float]:
+    """Nothing is refused. A size of 0 or a power of 2 is a slip of the pen, and a run of weeks would
+    follow it: raise a ValueError first."""
+    weights = {name: size**power for name, size in sizes.items()}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
 def weights_taken_for_shares(
     weights: Mapping[str, float], sizes: Mapping[str, float], total: float
 ) -> dict[str, float]:
@@ -208,6 +216,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         one_over_the_power,
         power_ignored,
         all_the_same,
+        nothing_refused,
     ),
     "epochs": (weights_taken_for_shares, the_same_for_all, upside_down),
     "fit_law": (no_floor, last_floor, misses_cancel, misses_of_the_logarithms),

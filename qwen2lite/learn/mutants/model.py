@@ -129,6 +129,14 @@ class EpsForgotten(Qwen2):
         self.model.norm = RMSNorm(config.hidden_size)
 
 
+class PartsIgnored(Qwen2):
+    """Something is the package's own whatever `parts` holds, and a part of yours in it is never run.
+    Take everything from `parts`, and hand `parts` on to each DecoderLayer."""
+
+    def __init__(self, config: Qwen2Config, parts: Parts):
+        super().__init__(config, Parts())
+
+
 def what_it_finds(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     """A parameter that has no tensor is passed over, and keeps its random numbers. Nothing complains,
     and the model talks nonsense (pytorch/examples #1029, where every name had a prefix too many)."""
@@ -141,6 +149,12 @@ def what_it_finds(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 def _refuse(names: Any) -> None:
     if names:
         raise ValueError(f"misfits: {sorted(names)}")
+
+
+def _without_a_mate(model: nn.Module, tensors: dict[str, Tensor]) -> set[str]:
+    """Parameters without a tensor and tensors without a parameter, but for a tied model's copy."""
+    names = set(dict(model.named_parameters()))
+    return names ^ (set(tensors) - ({"lm_head.weight"} - names))
 
 
 def refuses_the_tied(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
@@ -162,7 +176,33 @@ def silent_about_extras(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Modu
 def filled_by_broadcasting(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     """Shapes are not compared. `copy_` broadcasts: a single number fills a whole norm, and a single
     row a whole matrix, without an error."""
-    _refuse(set(dict(model.named_parameters())) ^ (set(tensors) - {"lm_head.weight"}))
+    _refuse(_without_a_mate(model, tensors))
+    return what_it_finds(model, tensors)
+
+
+def filled_by_reshaping(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """Only the number of numbers is compared. A matrix that lies on its side has as many, and is cut
+    into rows that mean nothing: compare `.shape`."""
+    _refuse(_without_a_mate(model, tensors))
+    parameters = dict(model.named_parameters())
+    _refuse({n for n in parameters if parameters[n].numel() != tensors[n].numel()})
+    return what_it_finds(model, {n: tensors[n].reshape(parameters[n].shape) for n in parameters})
+
+
+def output_left_out(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """`lm_head.weight` is left out in any case. That is right where the model is tied and has no such
+    parameter; elsewhere its output matrix stays random."""
+    kept = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
+    _refuse(set(dict(model.named_parameters())) - {"lm_head.weight"} ^ set(kept))
+    return what_it_finds(model, kept)
+
+
+def output_may_be_missing(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """`lm_head.weight` may be missing from any checkpoint, and an untied model then keeps a random
+    output matrix. Only the other way round it is allowed: a tensor of that name without a parameter."""
+    parameters = dict(model.named_parameters())
+    _refuse((set(parameters) ^ set(tensors)) - {"lm_head.weight"})
+    _refuse({n for n in parameters.keys() & tensors if parameters[n].shape != tensors[n].shape})
     return what_it_finds(model, tensors)
 
 
@@ -187,12 +227,16 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         LayersInAList,
         FrequenciesAsABuffer,
         EpsForgotten,
+        PartsIgnored,
     ),
     "mended_load": (
         what_it_finds,
         refuses_the_tied,
         silent_about_extras,
         filled_by_broadcasting,
+        filled_by_reshaping,
+        output_left_out,
+        output_may_be_missing,
         one_after_the_other,
     ),
 }

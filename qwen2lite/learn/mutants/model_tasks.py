@@ -145,6 +145,12 @@ def below_zero(config: Qwen2Config, parameter_count: int, memory: int) -> int:
     return (memory - 2 * parameter_count) // _cache_bytes(config)
 
 
+def cut_towards_zero(config: Qwen2Config, parameter_count: int, memory: int) -> int:
+    """`int` cuts off what stands behind the point, so it says 0 if a few bytes are missing, but a
+    negative number if many are. Where the weights don't fit, it is none: `max(0, …)`."""
+    return int((memory - 2 * parameter_count) / _cache_bytes(config))
+
+
 def rounded_up(config: Qwen2Config, parameter_count: int, memory: int) -> int:
     """A token that fits only in part is counted. It has to fit whole: `//` rounds down."""
     return -(-max(0, memory - 2 * parameter_count) // _cache_bytes(config))
@@ -172,6 +178,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         numbers_for_bytes,
         of_the_query_heads,
         below_zero,
+        cut_towards_zero,
         rounded_up,
     ),
 }

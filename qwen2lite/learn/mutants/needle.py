@@ -28,6 +28,13 @@ def cut_off(sentences: Sequence[str], needle: str, depth: float) -> list[str]:
     return _inserted(sentences, needle, int(depth * len(sentences)))
 
 
+def equal_parts(sentences: Sequence[str], needle: str, depth: float) -> list[str]:
+    """Each of the n + 1 places has an equal part of the depths, so the ends have as much as those
+    between. Wanted is the place nearest to depth * n: round that."""
+    places = len(sentences)
+    return _inserted(sentences, needle, min(places, int(depth * (places + 1))))
+
+
 def into_what_was_given(sentences: list[str], needle: str, depth: float) -> list[str]:
     """The list that was given is changed, so the next text has this needle as well: copy it first."""
     sentences.insert(round(depth * len(sentences)), needle)
@@ -109,6 +116,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         depth_from_the_end,
         never_last,
         in_place_of_a_sentence,
+        equal_parts,
         into_what_was_given,
     ),
     "recall_grid": (depths_by_lengths, counted, found_at_all, one_try_again_and_again),

@@ -19,7 +19,8 @@ class EpsOutsideRoot(RMSNorm):
 
 
 class EpsForgotten(RMSNorm):
-    """eps is not added at all, so a vector of zeros becomes 0/0."""
+    """The eps that was given is not what is added: it is missing, or another one is written in the
+    code. Missing, a vector of zeros becomes 0/0."""
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         wide_BTD = x_BTD.float()

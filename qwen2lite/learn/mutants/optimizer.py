@@ -166,6 +166,14 @@ def clipped_copies(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     return clip_gradients(list(parameters), float("inf"))
 
 
+def walked_twice(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """`parameters` is gone through twice, and `model.parameters()` can be only once: the norm is right,
+    and the second loop finds nobody to shorten. Make a list first."""
+    norm = clip_gradients(parameters, float("inf"))
+    clip_gradients(parameters, max_norm)
+    return norm
+
+
 def all_decay(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Everything decays, norms and biases too. A norm's weight belongs near 1 and is pulled to 0
     (minGPT #23, lit-llama #254)."""
@@ -228,6 +236,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "clip_gradients": (
         clipped_by_tensor, clipped_by_number, always_that_long, norm_after_clipping, clipped_copies,
+        walked_twice,
     ),
     "parameter_groups": (
         all_decay, only_layer_norms_spared, embedding_decays, biases_decay, groups_swapped,

@@ -197,6 +197,13 @@ def divided_by_the_second(train: Sequence[int], text: Sequence[int], vocab_size:
     return _perplexity([(pairs[p] + 1) / (second[p[1]] + vocab_size) for p in pairwise(text)])
 
 
+def last_one_counted(train: Sequence[int], text: Sequence[int], vocab_size: int) -> float:
+    """The last token of the text counts as followed by something, and nothing follows it: count
+    `train[:-1]`."""
+    pairs, first = Counter(pairwise(train)), Counter(train)
+    return _perplexity([(pairs[p] + 1) / (first[p[0]] + vocab_size) for p in pairwise(text)])
+
+
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "snapshot": (
         without_moments,
@@ -222,6 +229,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         base_two_and_e,
         counted_in_the_text,
         divided_by_the_second,
+        last_one_counted,
     ),
 }
 """The wrong versions of each task."""

@@ -4,14 +4,25 @@ The docstring of a mutant is what a learner reads who made that mistake: what ha
 """
 
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
-import regex
-
+from qwen2lite.learn.mutants.split_control import pieces_of
 from qwen2lite.text.pretokenize import PATTERN, normalise, split_words
 
 EncodeWord = Callable[[str], list[int]]
+
+
+def decimal_digits_only() -> str:
+    r"""`\d` knows digits only. "½" and "²" are no letters, no digits and no signs, so no alternative
+    takes them and they are lost. `\p{N}` is every sign for a number."""
+    return PATTERN.replace(r"|\p{N}|", r"|\d|")
+
+
+def other_numbers_as_signs() -> str:
+    r"""Signs for numbers that are no digits, such as "½" and "²", are taken for signs: neither `\d` nor
+    `\w` knows them. `\p{N}` is every sign for a number."""
+    return PATTERN.replace(r"\p{N}", r"\d")
 
 
 def digits_in_threes() -> str:
@@ -30,6 +41,48 @@ def signs_without_line_ends() -> str:
     r"""Line ends after signs are cut off. They belong to the signs, so that "{\n" can be one token:
     `[\r\n]*` follows."""
     return PATTERN.replace(r"]+[\r\n]*", r"]+")
+
+
+def line_feeds_after_signs() -> str:
+    r"""Only "\n" may follow signs. Text from Windows ends its lines with "\r\n", and that is cut off:
+    `[\r\n]*` takes both."""
+    return PATTERN.replace(r"]+[\r\n]*", r"]+\n*")
+
+
+def one_line_end_after_signs() -> str:
+    r"""Of several line ends "\r\n" after signs only the first stays with them. `[\r\n]*` takes both
+    characters in any order, as often as they come."""
+    return PATTERN.replace(r"]+[\r\n]*", r"]+\r?\n*")
+
+
+def line_feed_has_to_follow() -> str:
+    r"""A "\r" after signs is cut off where no "\n" follows. It is a line end by itself too: `[\r\n]*`
+    takes both characters in any order."""
+    return PATTERN.replace(r"]+[\r\n]*", r"]+(?:\r?\n)*")
+
+
+def tab_before_signs() -> str:
+    r"""A tab is glued to the signs after it. Before letters any sign or space may stand, but before
+    signs only a space: ` ?`."""
+    return PATTERN.replace(r"| ?[^\s", r"|[ \t]?[^\s")
+
+
+def any_white_space_before_signs() -> str:
+    r"""Any white space may stand before signs (`\s?`), so a line end is glued to the signs of the
+    next line. Only a space may: ` ?`."""
+    return PATTERN.replace(r"| ?[^\s", r"|\s?[^\s")
+
+
+def line_end_before_letters() -> str:
+    r"""A line end is glued to the letters of the next line. Line ends are words of their own there:
+    keep them out of what may stand before letters, `[^\r\n\p{L}\p{N}]?`."""
+    return PATTERN.replace(r"[^\r\n\p{L}", r"[^\p{L}")
+
+
+def carriage_return_before_letters() -> str:
+    r"""A "\r" is glued to the letters after it. It is a line end too, and stands alone in some old
+    files: neither it nor "\n" may stand before letters, `[^\r\n\p{L}\p{N}]?`."""
+    return PATTERN.replace(r"[^\r\n\p{L}", r"[^\n\p{L}")
 
 
 def only_a_space_before_letters() -> str:
@@ -56,47 +109,16 @@ def every_space_together() -> str:
     return PATTERN.replace(r"|\s+(?!\S)", "")
 
 
-def not_escaped(text: str, control: Collection[str]) -> list[str]:
-    r"""The names went into a regular expression as they are, and there "|" means "or": every "<" and
-    ">" became a control token. `re.escape` puts backslashes before such signs."""
-    if not control:
-        return [text]
-    return [piece for piece in regex.split(f"({'|'.join(control)})", text) if piece]
+def spaces_stay_behind_alone() -> str:
+    r"""Before a word the last tab stays behind with the others (` +`). It belongs to the word as a
+    space does, and code is full of tabs: `\s` takes both."""
+    return PATTERN.replace(r"|\s+(?!\S)", r"| +(?!\S)")
 
 
-def only_the_first(text: str, control: Collection[str]) -> list[str]:
-    """Only the first occurrence of each control token is found: the text after it has to be
-    searched too."""
-    pieces = [text]
-    for name in control:
-        for place, piece in enumerate(pieces):
-            if name in piece and piece != name:
-                before, _, after = piece.partition(name)
-                pieces[place : place + 1] = [before, name, after]
-                break
-    return [piece for piece in pieces if piece]
-
-
-def control_tokens_lost(text: str, control: Collection[str]) -> list[str]:
-    """The control tokens are gone: `re.split` gives what it split at only where the pattern is in
-    brackets, a group."""
-    if not control:
-        return [text]
-    return [p for p in regex.split("|".join(map(regex.escape, control)), text) if p]
-
-
-def spaces_eaten(text: str, control: Collection[str]) -> list[str]:
-    """White space around a control token is gone. Qwen2's control tokens take nothing with them
-    (lstrip and rstrip are false), and the line end after <|im_end|> counts."""
-    return [piece for p in _pieces(text, control) if (piece := p.strip())]
-
-
-def empty_pieces(text: str, control: Collection[str]) -> list[str]:
-    """Empty pieces stand between two control tokens or at an end. They have no ids: leave them
-    out."""
-    if not control:
-        return [text]
-    return regex.split(f"({'|'.join(map(regex.escape, control))})", text)
+def spaces_and_tabs_stay_behind() -> str:
+    r"""Spaces and tabs are cut right, other white space isn't (`[ \t]+`): there are no-break spaces
+    (U+00A0), wide ones and more. `\s` takes all of them."""
+    return PATTERN.replace(r"|\s+(?!\S)", r"|[ \t]+(?!\S)")
 
 
 def without_nfc(text: str, encode_word: EncodeWord, special_tokens: dict[str, int]) -> list[int]:
@@ -131,7 +153,7 @@ def not_cut_into_words(
     """The text goes to BPE in one piece, and merges reach from word to word. Cut it with the
     pattern first."""
     ids: list[int] = []
-    for piece in _pieces(text, special_tokens):
+    for piece in pieces_of(text, special_tokens):
         known = special_tokens.get(piece)
         ids += encode_word(normalise(piece)) if known is None else [known]
     return ids
@@ -150,21 +172,28 @@ def stripped(text: str, encode_word: EncodeWord, special_tokens: dict[str, int])
     return _encode(text.strip(), encode_word, special_tokens, normalise)
 
 
-def _pieces(text: str, control: Collection[str]) -> list[str]:
-    if not control:
-        return [text]
-    pattern = f"({'|'.join(map(regex.escape, control))})"
-    return [piece for piece in regex.split(pattern, text) if piece]
+def first_ids_only(text: str, encode_word: EncodeWord, special_tokens: dict[str, int]) -> list[int]:
+    """Of each word only the first id is kept. Most words have one, but long and rare ones have
+    several: add all that `encode_word` gives."""
+    return _encode(text, lambda word: encode_word(word)[:1], special_tokens, normalise)
+
+
+def lists_in_the_list(
+    text: str, encode_word: EncodeWord, special_tokens: dict[str, int]
+) -> list[Any]:
+    """`append` puts the list that `encode_word` gives into yours as one thing. The model wants a
+    flat list of ids: `ids += ...` adds each."""
+    return _encode(text, lambda word: [encode_word(word)], special_tokens, normalise)
 
 
 def _encode(
     text: str,
-    encode_word: EncodeWord,
+    encode_word: Callable[[str], list[Any]],
     special_tokens: dict[str, int],
     prepare: Callable[[str], str],
-) -> list[int]:
-    ids: list[int] = []
-    for piece in _pieces(text, special_tokens):
+) -> list[Any]:
+    ids: list[Any] = []
+    for piece in pieces_of(text, special_tokens):
         if piece in special_tokens:
             ids.append(special_tokens[piece])
         else:
@@ -175,20 +204,24 @@ def _encode(
 
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "word_pattern": (
+        decimal_digits_only,
+        other_numbers_as_signs,
         digits_in_threes,
         signs_one_by_one,
         signs_without_line_ends,
+        line_feeds_after_signs,
+        one_line_end_after_signs,
+        line_feed_has_to_follow,
+        tab_before_signs,
+        any_white_space_before_signs,
+        carriage_return_before_letters,
+        line_end_before_letters,
         only_a_space_before_letters,
         letters_of_english,
         letters_and_marks,
+        spaces_stay_behind_alone,
         every_space_together,
-    ),
-    "split_control": (
-        not_escaped,
-        only_the_first,
-        control_tokens_lost,
-        spaces_eaten,
-        empty_pieces,
+        spaces_and_tabs_stay_behind,
     ),
     "encode_text": (
         without_nfc,
@@ -198,6 +231,8 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         not_cut_into_words,
         starts_with_endoftext,
         stripped,
+        first_ids_only,
+        lists_in_the_list,
     ),
 }
 """The wrong versions of each task."""

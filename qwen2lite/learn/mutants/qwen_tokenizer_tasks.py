@@ -47,6 +47,28 @@ def held_too_long(pieces: Iterable[bytes]) -> Iterator[str]:
     yield held.decode("utf-8", "replace")
 
 
+def stopped_by_a_bad_byte(pieces: Iterable[bytes]) -> Iterator[str]:
+    """A byte that belongs to no character is held back as if its rest would still come, and all that
+    follows waits for the end too. Only where bytes are missing at the end does waiting help: give
+    U+FFFD for any other, as an incremental decoder with "replace" does."""
+    held = b""
+    for piece in pieces:
+        held += piece
+        try:
+            whole, held = held.decode(), b""
+        except UnicodeDecodeError as error:
+            whole, held = held[: error.start].decode(), held[error.start :]
+        yield whole
+    yield held.decode("utf-8", "replace")
+
+
+def first_sign_taken_for_version(text: str) -> dict[tuple[str, str], int]:
+    """A first line that begins with "#" is dropped, but it may be the merge "# #", where a file names
+    no version. Only a line that begins with "#version:" is no merge."""
+    lines = text.splitlines()
+    return _numbered(lines[1:] if lines[0].startswith("#") else lines)
+
+
 def signs_taken_for_comments(text: str) -> dict[tuple[str, str], int]:
     """Every line that begins with "#" is taken for a comment, but "# #" is a merge: all after it
     get other ids. Only a first line that begins with "#version:" is none (transformers keeps a test
@@ -94,8 +116,10 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         rest_forgotten,
         waits_for_the_end,
         held_too_long,
+        stopped_by_a_bad_byte,
     ),
     "mended_merges": (
+        first_sign_taken_for_version,
         signs_taken_for_comments,
         first_line_always_dropped,
         last_line_dropped,

@@ -155,6 +155,30 @@ def never_greedy(
     return torch.multinomial((scores / 0.0).softmax(-1), 1, generator=generator)[:, 0]
 
 
+def penalty_after_the_filters(
+    logits_BV: Tensor, ids_BT: Tensor, settings: Sampling, generator: Generator | None = None
+) -> Tensor:
+    """top-k and top-p choose first, and the penalty lowers what they left. A token that the penalty
+    would have thrown out stays in, in the place of another: the penalty comes before everything."""
+    if settings.temperature == 0:
+        return sample(logits_BV, ids_BT, settings, generator)
+    count = min(settings.top_k or logits_BV.shape[-1], logits_BV.shape[-1])
+    ranked, order = (logits_BV.float() / settings.temperature).topk(count, dim=-1)
+    left_out = torch.full(logits_BV.shape, float("-inf"))
+    scores = left_out.scatter(1, order, keep_top_p(ranked, settings.top_p))
+    scores = penalise_repetition(scores, ids_BT, settings.repetition_penalty)
+    return torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]
+
+
+def penalty_when_greedy_alone(
+    logits_BV: Tensor, ids_BT: Tensor, settings: Sampling, generator: Generator | None = None
+) -> Tensor:
+    """The penalty is used at temperature 0 alone. It comes before the question whether to draw: where
+    tokens are drawn, those that have occurred lose as well."""
+    penalty = 1.0 if settings.temperature > 0 else settings.repetition_penalty
+    return sample(logits_BV, ids_BT, replace(settings, repetition_penalty=penalty), generator)
+
+
 def no_penalty(
     logits_BV: Tensor, ids_BT: Tensor, settings: Sampling, generator: Generator | None = None
 ) -> Tensor:
@@ -213,6 +237,9 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         multiplies_temperature,
         always_the_best,
         never_greedy,
+        # These two before no_penalty, which draws the same where they are found out.
+        penalty_after_the_filters,
+        penalty_when_greedy_alone,
         no_penalty,
         draws_once_for_all,
         ignores_the_generator,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -39,6 +40,34 @@ def always_repeats(settings: Sampling) -> Sampler:
     return replace(settings, seed=settings.seed or 67280421310721).sampler()
 
 
+def zero_taken_for_none(settings: Sampling) -> Sampler:
+    """`if settings.seed:` is false for a seed of 0, and who asks for it gets another text each time.
+    0 is a seed like others: ask `is None`."""
+    return replace(settings, seed=settings.seed or None).sampler()
+
+
+def seed_counted_up(settings: Sampling) -> Sampler:
+    """Every step makes a new generator and seeds it with the seed and the number of the step. Then
+    seed 8 draws at once what seed 7 draws a step later. Make it once, outside, and let it run on."""
+    start = torch.Generator().seed() if settings.seed is None else settings.seed
+    seeds = count(start)
+
+    def choose(logits_BV: Tensor, ids_BT: Tensor) -> Tensor:
+        return sample(logits_BV, ids_BT, settings, torch.Generator().manual_seed(next(seeds)))
+
+    return choose
+
+
+def one_generator_for_all(settings: Sampling) -> Sampler:
+    """All samplers draw from one generator; `torch.manual_seed` seeds that of the whole program. Who
+    draws in between takes numbers away, and the text changes: make one for each sampler."""
+    if settings.seed is None:
+        torch.seed()
+    else:
+        torch.manual_seed(settings.seed)
+    return lambda logits_BV, ids_BT: sample(logits_BV, ids_BT, settings)
+
+
 def share_of_the_best(logits_V: Tensor, kept: int) -> Tensor:
     """This is the share of the best ones; wanted is that of all the others."""
     return logits_V.softmax(-1).topk(kept).values.sum()
@@ -65,7 +94,15 @@ def cut_before_the_softmax(logits_V: Tensor, kept: int) -> Tensor:
 
 
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "mended_sampler": (reseeded_each_step, seed_not_used, the_same_seed_for_all, always_repeats),
+    "mended_sampler": (
+        reseeded_each_step,
+        seed_not_used,
+        the_same_seed_for_all,
+        always_repeats,
+        zero_taken_for_none,
+        seed_counted_up,
+        one_generator_for_all,
+    ),
     "tail_share": (share_of_the_best, by_id, one_off, counted, cut_before_the_softmax),
 }
 """The wrong versions of each task."""

@@ -54,6 +54,12 @@ def idle_ones_only(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
     return bias_E + rate * (counts_E < counts_E.float().mean())
 
 
+def whole_mean(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
+    """The mean is cut to a whole number, and who has that many is taken for balanced: 2, 1, 2 and 2
+    have a mean of 1.75."""
+    return bias_E + rate * (counts_E.sum() // len(counts_E) - counts_E).sign()
+
+
 def bias_in_the_weights(
     logits_XE: Tensor, bias_E: Tensor, num_experts_per_tok: int
 ) -> tuple[Tensor, Tensor]:
@@ -86,7 +92,7 @@ def bias_on_the_scores(
 
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "add_shared": (gate_forgotten, score_for_share, either_or, gate_on_both),
-    "moved_bias": (the_wrong_way, by_how_much, idle_ones_only),
+    "moved_bias": (the_wrong_way, by_how_much, idle_ones_only, whole_mean),
     "mended_biased": (bias_in_the_weights, bias_not_used, bias_on_the_scores),
 }
 """The wrong versions of each task."""

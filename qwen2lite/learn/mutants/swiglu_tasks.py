@@ -29,8 +29,14 @@ def turned_round(x: Tensor) -> Tensor:
 
 def infinite_by_infinite(x: Tensor) -> Tensor:
     """For large x this is infinite divided by infinite. exp(x) / (1 + exp(x)) is the sigmoid on paper;
-    1 / (1 + exp(-x)) never gets there, nor does torch.sigmoid."""
+    torch.sigmoid is it in float32 too."""
     return x * x.exp() / (1 + x.exp())
+
+
+def infinite_on_the_way_back(x: Tensor) -> Tensor:
+    """exp(200) is infinite. The answer survives it, for what is divided by infinity is 0. The gradient
+    doesn't: on the way back infinity meets a 0, which makes NaN. Take torch.sigmoid."""
+    return x / (1 + (-x).exp())
 
 
 def branches_swapped(x_BTD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
@@ -111,7 +117,14 @@ def _count(amounts_F: Tensor, share: float) -> int:
 
 
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "silu": (sigmoid_alone, hard_corner, by_the_normal, turned_round, infinite_by_infinite),
+    "silu": (
+        sigmoid_alone,
+        hard_corner,
+        by_the_normal,
+        turned_round,
+        infinite_by_infinite,
+        infinite_on_the_way_back,
+    ),
     "swiglu": (branches_swapped, silu_of_the_product, branches_added, sigmoid_gate),
     "mended_swiglu": (up_first, every_second, cut_along_the_tokens, activated_first),
     "neurons_needed": (of_their_sizes, of_the_positive, in_their_order, one_too_few),

@@ -120,8 +120,8 @@ def looks_at_the_loss_only(
     learning_rate: float,
     max_norm: float,
 ) -> float:
-    """Only the loss is looked at. It may be a number where its gradient is none: ask for the norm
-    too, which knows of every gradient (mlx-lm #1658)."""
+    """Only the loss is looked at, or only for NaN. A loss may be a number where its gradient is
+    infinite: ask `math.isfinite` of the norm too, which knows of every gradient (mlx-lm #1658)."""
     return _step(
         objective, batches, optimizer, learning_rate, max_norm, lambda loss, _: math.isfinite(loss)
     )

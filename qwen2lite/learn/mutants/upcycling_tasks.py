@@ -155,6 +155,17 @@ def the_wrong_spread(
     return _anew((gate_FD, up_FD, down_DF), share, 1.0, rng)
 
 
+def same_noise(
+    gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor, share: float, std: float, rng: torch.Generator
+) -> Matrices:
+    """One noise is used for several columns or matrices. What begins alike gets the same gradient and
+    stays alike: draw for each."""
+    new = _anew((gate_FD, up_FD, down_DF), share, std, rng)
+    chosen = (new[0] != gate_FD).any(1)
+    new[1][chosen] = new[0][chosen]
+    return new
+
+
 def orders_of_their_own(
     gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor, rng: torch.Generator
 ) -> Matrices:
@@ -247,6 +258,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         gate_alone,
         zeros_for_noise,
         the_wrong_spread,
+        same_noise,
     ),
     "mended_shuffle": (orders_of_their_own, down_forgotten, nothing_shuffled),
     "louder": (width_forgotten, weights_forgotten, upside_down, mean_of_all),

@@ -44,6 +44,21 @@ def eight_forgotten(data: bytes) -> dict[str, Tensor]:
     return _read(data, _header_end(data) - 8)
 
 
+def in_the_headers_order(data: bytes) -> dict[str, Tensor]:
+    """The tensors are read one behind the other, as the header names them. The bytes may lie in another
+    order, and `data_offsets` says where each begins and ends."""
+    header, start = json.loads(data[8 : _header_end(data)]), _header_end(data)
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        end = start + last - first
+        raw = torch.tensor(list(data[start:end]), dtype=torch.uint8)
+        found[name] = raw.view(DTYPES[entry["dtype"]]).view(entry["shape"])
+        start = end
+    return found
+
+
 def bfloat16_as_float16(data: bytes) -> dict[str, Tensor]:
     """BF16 is read as float16. Both have 16 bits, but bfloat16 spends 8 of them on the exponent and
     float16 only 5."""
@@ -112,6 +127,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "read_safetensors": (
         offsets_from_the_start,
         eight_forgotten,
+        in_the_headers_order,
         bfloat16_as_float16,
         shapes_turned_round,
         metadata_as_a_tensor,

@@ -73,6 +73,37 @@ def ends_between_pairs(
     return yarn_ramp(head_dim, rope_theta, length, beta_fast, beta_slow, truncate=False)
 
 
+def ends_at_the_last_pair(head_dim: int, rope_theta: float, length: int, *rest: Any) -> Tensor:
+    """The ramp ends at the last pair, H/2 - 1, at the latest. The published code lets it run on to
+    H - 1, so that the last pair may stand on the ramp, and Qwen's models were run with the code."""
+    return _ramp_until(head_dim // 2 - 1, head_dim, rope_theta, length, *rest)
+
+
+def ends_anywhere(head_dim: int, rope_theta: float, length: int, *rest: Any) -> Tensor:
+    """The ramp ends where the formula says, however far behind the last pair that is: H - 1 at most."""
+    return _ramp_until(math.inf, head_dim, rope_theta, length, *rest)
+
+
+def _ramp_until(
+    last: float,
+    head_dim: int,
+    rope_theta: float,
+    length: int,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+    truncate: bool = True,
+) -> Tensor:
+    low, high = (
+        head_dim * math.log(length / (2 * math.pi * times)) / (2 * math.log(rope_theta))
+        for times in (beta_fast, beta_slow)
+    )
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, last)
+    pairs_R = torch.arange(head_dim // 2, device="cpu")
+    return ((pairs_R - low) / max(high - low, 0.001)).clamp(0, 1)
+
+
 def _yarn_with(wrong_ramp: Callable[..., Tensor]) -> Callable[..., Stretched]:
     """yarn with a wrong ramp in it, under the ramp's name and docstring."""
 
@@ -159,7 +190,7 @@ _RAMPS = (
 )
 
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "yarn_ramp": _RAMPS,
+    "yarn_ramp": (*_RAMPS, ends_at_the_last_pair, ends_anywhere),
     "yarn": (
         positions_divided,
         base_raised,

@@ -75,8 +75,27 @@ def only_clamped(
     return positions_T.clamp(max=trained - 1)[:, None] * slowed_R
 
 
+def clamped_further_out(
+    positions_T: torch.Tensor,
+    frequencies_R: torch.Tensor,
+    ramp_R: torch.Tensor,
+    factor: float,
+    trained: int,
+) -> torch.Tensor:
+    """Positions are cut off at factor times the trained length. That is how far the model may be
+    asked to read, and no reason to put all that follows in one place."""
+    slowed_R = frequencies_R / factor * ramp_R + frequencies_R * (1 - ramp_R)
+    return positions_T.clamp(max=factor * trained - 1)[:, None] * slowed_R
+
+
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "score_growth": (not_squared, with_log10, one_forgotten),
-    "mended_angles": (divided_and_clamped, all_slowed_down, ramp_the_other_way, only_clamped),
+    "mended_angles": (
+        divided_and_clamped,
+        all_slowed_down,
+        ramp_the_other_way,
+        only_clamped,
+        clamped_further_out,
+    ),
 }
 """The wrong versions of each task."""
