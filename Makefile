@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 MODEL ?= default
 PROMPT ?=
+# By the environment, so that a shell doesn't read what is in it.
+export QUESTION := $(value PROMPT)
 LESSONS ?= all
 
 .PHONY: lab chat test test-browser bench notebooks exercises
@@ -13,7 +15,7 @@ lab: .venv/course
 
 chat: .venv/course
 	$(BIN)/python -m qwen2lite fetch $(MODEL)
-	$(BIN)/python -m qwen2lite chat $(if $(PROMPT),"$(PROMPT)")
+	$(BIN)/python -m qwen2lite chat $(if $(filter-out default,$(MODEL)),--model $(MODEL)) $(if $(QUESTION),"$$QUESTION")
 
 test: .venv/test
 	$(BIN)/ruff check .
@@ -51,6 +53,7 @@ exercises: .venv/course
 # One environment; each file says which extras are in it. The constraint keeps torch at the tried
 # version, so that nothing pulls in a second copy.
 .venv/course .venv/test .venv/bench: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make lab PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[course$(if $(filter-out course,$(@F)),$(comma)$(@F))]"
 	touch $@

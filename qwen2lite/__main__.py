@@ -9,13 +9,14 @@ PROGRAM = "python -m qwen2lite"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command. Returns 0, 2 for a wrong input or a missing file, 130 for Ctrl-C."""
+    """Runs one command. Returns 0, 2 for a wrong input or a missing file, 130 for Ctrl-C; `doctor` 1
+    where it found a fault."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a Windows console may not speak UTF-8 by itself
             stream.reconfigure(encoding="utf-8", errors="replace")
     flags = _parser().parse_args(arguments)
     try:
-        flags.run(flags)
+        return flags.run(flags) or 0
     except (ValueError, OSError, ModuleNotFoundError) as error:
         # Python names the module that it didn't find; the package's own say what to install.
         if isinstance(error, ModuleNotFoundError) and error.name:
@@ -25,7 +26,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,16 +75,19 @@ def _encode(flags: argparse.Namespace) -> None:
     print(f"{len(ids)} tokens, {len(flags.text)} characters")
 
 
-def _doctor(flags: argparse.Namespace) -> None:
+def _doctor(flags: argparse.Namespace) -> int:
     from qwen2lite.learn import my_parts, receipt
     from qwen2lite.learn.doctor import doctor
 
     parts = my_parts()
+    if not receipt(parts).yours:
+        raise ValueError("no part of yours is kept yet; an exercise ends with keep(...)")
     print(receipt(parts))
     found = doctor(parts)
     if found.healthy and flags.model:
         found = doctor(parts, flags.model)
     print(found)
+    return 0 if found.healthy else 1
 
 
 def _lab(flags: argparse.Namespace) -> None:

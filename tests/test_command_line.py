@@ -40,6 +40,7 @@ def test_every_command_has_help(command):
     ("arguments", "says"),
     [
         (["chat", " "], "the prompt is empty"),
+        (["doctor"], "no part of yours is kept yet"),
         (["generate", "Hello"], "no model is fetched yet"),
         (["encode", "Hello", "--model", "qwen2-0.5c"], "did you mean qwen2-0.5b"),
         (["encode", "Hello", "--model", "qwen2-72b"], "python -m qwen2lite fetch qwen2-72b"),
@@ -50,7 +51,8 @@ def test_every_command_has_help(command):
     ],
 )
 def test_wrong_input_is_one_clear_sentence_and_status_2(arguments, says, tmp_path):
-    result = run(*arguments, QWEN2LITE_CACHE=str(tmp_path))
+    places = {"QWEN2LITE_CACHE": str(tmp_path), "QWEN2LITE_HOME": str(tmp_path)}
+    result = run(*arguments, **places)
     assert result.returncode == 2
     assert says in result.stderr
     assert "Traceback" not in result.stderr
@@ -152,19 +154,20 @@ def keep_a_norm(home: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "says", "status"),
     [
-        ("return super().forward(x_BTD)", "agree at all"),
+        ("return super().forward(x_BTD)", "agree at all", 0),
         (
             "return super().forward(x_BTD - x_BTD.mean(-1, keepdim=True))",
             "layer 0, input_layernorm",
+            1,
         ),
     ],
 )
-def test_the_doctor_looks_at_what_was_kept(line, says, tmp_path):
+def test_the_doctor_looks_at_what_was_kept(line, says, status, tmp_path):
     keep_a_norm(tmp_path, line)
     result = run("doctor", QWEN2LITE_HOME=str(tmp_path))
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == status, result.stderr
     assert "norm                 yours" in result.stdout
     assert says in result.stdout
 

@@ -1,8 +1,13 @@
 """environment.yml and constraints.txt say the same as pyproject.toml."""
 
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -38,3 +43,29 @@ def test_constraints_pin_every_package_that_pyproject_names():
     for name, bound in named.items():
         version = pinned[name].removeprefix("==")
         assert Requirement(f"{name}{bound}").specifier.contains(version), (name, bound, version)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="not checked: there is no make here")
+def test_make_chat_hands_on_the_model_and_what_was_asked(tmp_path):
+    for variable in ("MODEL=qwen2-1.5b-instruct", "MODEL=default"):
+        told = subprocess.run(
+            ["make", "-n", "chat", variable], cwd=ROOT, capture_output=True, encoding="utf-8"
+        ).stdout
+        assert ("chat --model qwen2-1.5b-instruct" in told) == (variable != "MODEL=default")
+    shown = tmp_path / "Makefile"  # the same lines, with a program that says what it is given
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    program = f"{sys.executable} -c 'import sys; print(sys.argv[1:])'"
+    shown.write_text(text.replace("$(BIN)/python -m qwen2lite", program), encoding="utf-8")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "course").touch()
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".venv" / "course")
+    asked = 'say "hi" for $5 `id`, it\'s'
+    done = subprocess.run(
+        ["make", "-s", "chat", f"PROMPT={asked}"],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.stdout.splitlines()[-1] == str(["chat", asked]), done.stderr

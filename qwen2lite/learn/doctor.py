@@ -58,6 +58,8 @@ def doctor(parts: Parts | None = None, source: str | Path | None = None) -> Diag
     """
     parts = my_parts() if parts is None else parts
     yours = _Checked(parts)
+    if endless := yours.endless():
+        return endless
     agreed = 0
     cases = CASES if source is None else (Case(f"{source}"),)
     for case in cases:
@@ -87,6 +89,14 @@ class _Checked:
             else None
             for name in own
         }
+
+    def endless(self) -> Diagnosis | None:
+        """What to say of a part whose check had to be broken off: no model could be run with it."""
+        for name, result in self.results.items():
+            if result is not None and "was still running" in result.wrong:
+                check = f"the check of {name}"
+                return Diagnosis(0, "before any model", check, name, result.wrong, self.cause(name))
+        return None
 
     def is_right(self, part: str) -> bool:
         """Whether it passes its check, as the package's own parts do."""

@@ -143,9 +143,10 @@ def _by_name(parts: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
 def _store(name: str, part: Any) -> str:
     """Writes the part to its file, keeping the earlier version, and says what was done."""
     folder = learner_home() / "my_qwen2"
-    path, draft = folder / f"{name}.py", folder / f"{name}.py.new"
+    # Two kernels may keep the same part at once.
+    path, draft = folder / f"{name}.py", folder / f"{name}.py.{os.getpid()}.new"
     text = _file_text(name, part)
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    if path.is_file() and path.read_bytes() == text.encode():
         return f"{name} is kept already, in {path}."
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "__init__.py").exists():
@@ -192,7 +193,11 @@ def _copy_to_old(path: Path) -> Path:
 
 def _load(path: Path, name: str) -> Callable[..., Any]:
     """Runs a file of my_qwen2 in a fresh module and returns its part."""
-    found = _load_text(path.read_text(encoding="utf-8"), name, path).get(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); save it as UTF-8, or delete it") from None
+    found = _load_text(text, name, path).get(name)
     if not callable(found):
         raise ValueError(f"{path} defines no {name}; the part in it has to have that name")
     return found

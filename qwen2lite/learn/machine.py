@@ -19,9 +19,9 @@ def check_machine() -> None:
     device = pick_device()
     dtype = str(pick_dtype(device)).removeprefix("torch.")
     place = cache_dir()
-    while not place.exists():
+    while not place.exists() and place != place.parent:
         place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(place).free if place.exists() else 0  # a drive that isn't there
     version = tuple(int(number) for number in torch.__version__.split("+")[0].split(".")[:2])
     model = default_model()
     _line(

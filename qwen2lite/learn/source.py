@@ -111,7 +111,10 @@ def own_source(definition: Any) -> str:
         last = node.end_lineno or node.lineno
         if node.name == name and first <= code.co_firstlineno <= last:
             return textwrap.dedent("".join(lines[first - 1 : last])).rstrip("\n")
-    raise ValueError(f"the source of {name} is not to be found; run its cell again")
+    raise ValueError(
+        f"the source of {name} is not to be found; run its cell again, without %%time or another "
+        "magic in its first line"
+    )
 
 
 def _definitions(lines: list[str]) -> Iterator[ast.FunctionDef | ast.ClassDef]:

@@ -27,11 +27,20 @@ def sync(work: Path | None = None, course: Path = REPOSITORY) -> list[Path]:
 
     Returns:
         The files that were written.
+
+    Raises:
+        OSError: the folder can't be made, with the variable that chooses another.
     """
     work = work or learner_home()
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"can't write the lessons to {work} ({error.strerror}); set QWEN2LITE_HOME to another "
+            "folder"
+        ) from None
     manifest = work / _MANIFEST
-    copied = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    copied = _read_manifest(manifest)
     written = []
     for source in (path for name in FOLDERS for path in sorted((course / name).glob("*.ipynb"))):
         name = f"{source.parent.name}/{source.name}"
@@ -45,6 +54,15 @@ def sync(work: Path | None = None, course: Path = REPOSITORY) -> list[Path]:
         copied[name] = _digest(content)
         _write_whole(manifest, json.dumps(copied, indent=1).encode())
     return written
+
+
+def _read_manifest(manifest: Path) -> dict[str, str]:
+    """What was copied, by name. Without it, or where it is damaged, every copy counts as changed."""
+    try:
+        copied = json.loads(manifest.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return copied if isinstance(copied, dict) else {}
 
 
 def _free_place(place: Path, copied: str | None, content: bytes) -> Path | None:
@@ -85,16 +103,28 @@ def lab() -> None:
         print(f"new in your folder: {path}")
     command = [sys.executable, "-m", "jupyterlab", "notebooks/00_start_here.ipynb"]
     command += [
+        # Else the lesson's own folder is all that the browser may open.
+        f"--ServerApp.root_dir={work}",
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
     environment = {**os.environ, "QWEN2LITE_HOME": str(work)}
-    status = subprocess.run(command, cwd=work, env=environment).returncode
+    with subprocess.Popen(command, cwd=work, env=environment) as server:
+        status = _end_of(server)
     if status:
         raise OSError(
             f"JupyterLab ended with status {status}; is it installed? "
             'python -m pip install -c constraints.txt -e ".[course]"'
         )
+
+
+def _end_of(server: "subprocess.Popen[bytes]") -> int:
+    """Its status. At Ctrl-C JupyterLab asks whether to end, and trainings in its kernels go on."""
+    while True:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def lesson_model() -> str:

@@ -11,6 +11,12 @@ from safetensors.torch import save_file
 
 from qwen2lite.weights.experts import published_parts
 
+WRITTEN = (
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
+"""Names of the files of an export."""
+
 
 class Config(Protocol):
     """What export needs of a config."""
@@ -64,18 +70,19 @@ def export(
         The folder.
 
     Raises:
-        ValueError: something is in the folder already; a model that was packed or quantised.
+        ValueError: something is in the folder, or in its `.part`, already; a model that was packed or
+            quantised.
     """
     if not any(name.endswith("q_proj.weight") for name, _ in model.named_parameters()):
         raise ValueError(
             f"{type(model).__name__} holds its matrices in another form than a checkpoint; "
             "export the model that it was made from"
         )
-    folder = Path(folder)
+    folder = Path(folder).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty; export to a new folder, nothing is overwritten")
     part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    clear(part)
     part.mkdir(parents=True)
     try:
         write_model(model, part, tokenizer, generation_config, max_shard_bytes)
@@ -85,6 +92,16 @@ def export(
     if folder.exists():
         folder.rmdir()
     return part.replace(folder)
+
+
+def clear(part: Path) -> None:
+    """Removes what an export left that was killed, and nothing that somebody else may have written."""
+    if not part.exists():
+        return
+    files = list(part.iterdir()) if part.is_dir() else [part]
+    if not all(any(map(file.match, WRITTEN)) for file in files):
+        raise ValueError(f"{part} is in the way, and holds more than an export; move or rename it")
+    shutil.rmtree(part)
 
 
 def write_model(

@@ -27,7 +27,7 @@ def fetch_from_hub(source: HubSource, target: Path, part: Path) -> None:
 
     Raises:
         HubUnreachableError: no answer.
-        OSError: the connection broke.
+        OSError: the connection broke, or a file of the weights didn't come.
         ValueError: a file differs from the published one; it is deleted.
     """
     from huggingface_hub import snapshot_download
@@ -66,6 +66,10 @@ def _published(source: HubSource) -> Any:
 def _check(info: Any, folder: Path) -> None:
     for entry in info.siblings:
         file = folder / entry.rfilename
+        if entry.rfilename.endswith(".safetensors") and not file.is_file():
+            raise OSError(
+                f"{entry.rfilename} has not arrived; fetch again, it goes on where it was"
+            )
         if entry.lfs is None or not file.is_file():
             continue
         with file.open("rb") as stream:

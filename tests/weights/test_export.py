@@ -195,3 +195,25 @@ def test_a_packed_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="PackedQwen2 holds its matrices in another form"):
         export(PackedQwen2(model, NarrowLinear), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_an_exports_is_never_removed(tmp_path):
+    part = tmp_path / "thesis.part"
+    part.mkdir()
+    (part / "chapter1.txt").write_text("long work", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"thesis.part is in the way"):
+        export(small(True), tmp_path / "thesis")
+    assert (part / "chapter1.txt").read_text(encoding="utf-8") == "long work"
+
+
+def test_what_a_killed_export_left_is_cleared_away(tmp_path):
+    whole = export(small(True), tmp_path / "model", max_shard_bytes=20_000)
+    whole.rename(tmp_path / "other.part")
+    assert export(small(True), tmp_path / "other").is_dir()
+    assert not (tmp_path / "other.part").exists()
+
+
+def test_a_folder_at_home_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert export(small(True), "~/mine") == tmp_path / "mine"

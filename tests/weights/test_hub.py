@@ -3,6 +3,7 @@
 import hashlib
 import time
 from types import SimpleNamespace
+from unittest import mock
 
 import huggingface_hub
 import pytest
@@ -127,3 +128,20 @@ def test_hub_wants_no_code_and_no_pickle():
     names = ["model.safetensors", "pytorch_model.bin", "modeling.py", "tokenizer.json"]
     kept = huggingface_hub.utils.filter_repo_objects(names, allow_patterns=hub._WANTED)
     assert list(kept) == ["model.safetensors", "tokenizer.json"]
+
+
+def test_without_its_weights_a_folder_is_not_whole(fake, cache):
+    whole = fake.download
+    fake.breaks_after = 99
+
+    def unfinished(*args, local_dir, **named):
+        whole(*args, local_dir=local_dir, **named)
+        (local_dir / "model.safetensors").unlink()
+
+    with (
+        mock.patch.object(huggingface_hub, "snapshot_download", unfinished),
+        pytest.raises(OSError, match="model.safetensors has not arrived; fetch again"),
+    ):
+        fetch("Qwen/Qwen2-0.5B")
+    assert not (cache / "qwen2-0.5b").exists()
+    assert fetch("Qwen/Qwen2-0.5B") == cache / "qwen2-0.5b"

@@ -129,7 +129,7 @@ def draw_changes() -> None:
             panel.barh(row, value - NOTHING, left=NOTHING, color="tab:red", height=0.7)
             panel.text(value * 1.3, row, f"{value:.1g}", va="center", fontsize=9)
         else:
-            said = "refused" if value is None else "no difference"
+            said = "refused" if value is None else f"below {NOTHING:g}"
             colour = "tab:green" if value is None else "0.45"
             panel.text(NOTHING * 1.2, row, said, va="center", fontsize=9, color=colour)
     panel.set_xscale("log")
@@ -185,7 +185,7 @@ def _draw_positions(panel: Any, before_BTV: torch.Tensor, after_BTV: torch.Tenso
     said = f"The loss goes from {loss_of(before_BTV):.2f} to {loss_of(after_BTV):.2f}"
     if by_position_T.mean() < NOTHING:
         equal = torch.equal(before_BTV, after_BTV)
-        said = "The same logits, to the bit" if equal else "No difference beyond rounding"
+        said = "The same logits, to the bit" if equal else f"No difference above {NOTHING:g} nats"
     panel.set_title(said, fontsize=11)
 
 

@@ -43,8 +43,12 @@ def draw_grids(
     panels[0][0].set_ylabel("depth of the needle")
     figure.supxlabel("tokens of the text", fontsize=9)
     figure.colorbar(picture, ax=panels[0], label="share of needles found")
-    best = max(grids, key=lambda name: sum(grids[name][-1]))
-    figure.suptitle(title or f"At {lengths[-1]:,} tokens, {best} finds most")
+    found = {name: sum(grid[-1]) for name, grid in grids.items()}
+    best = [name for name in found if found[name] == max(found.values())]
+    said = "Needles found, by depth and length"
+    if len(best) == 1 < len(found):
+        said = f"At {lengths[-1]:,} tokens, {best[0]} finds most"
+    figure.suptitle(title or said)
     plt.show()
 
 

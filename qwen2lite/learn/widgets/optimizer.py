@@ -155,7 +155,10 @@ def draw_schedules(
     plt.xlabel("update")
     plt.ylabel("share of the peak rate")
     plt.ylim(0, 1.05)
-    plt.title(f"All climb in {warmup_steps} updates, and end at {floor:.0%} of the peak")
+    end = (
+        f", and end at {floor:.0%} of the peak" if cooldown_steps else ", one stays on its plateau"
+    )
+    plt.title(f"All climb in {warmup_steps} updates{end}")
     plt.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     plt.tight_layout()
     plt.show()

@@ -48,7 +48,9 @@ def draw_dials(query_at: int, key_at: int) -> None:
         dial.set(xticklabels=[], yticks=[])
         dial.set_title(f"pair {pair}: {float(frequencies_R[pair]):.2f} rad a token", fontsize=9)
     score = ((query_at - key_at) * frequencies_R).cos().mean()
-    figure.suptitle(f"{query_at - key_at} tokens apart: score {score:.3f} of at most 1", y=1.04)
+    figure.suptitle(
+        f"{abs(query_at - key_at)} tokens apart: score {score:.3f} of at most 1", y=1.04
+    )
     figure.legend(*dials[0].get_legend_handles_labels(), loc="lower center", ncols=2, frameon=False)
     plt.show()
 

@@ -55,7 +55,10 @@ def draw_cut(dense_width: int, width: int, experts: int, cut: str, title: str = 
                 place, copy, str(expert), ha="center", va="center", color="white", fontsize=8
             )
     left = sum(length for _, _, length, expert in found if expert < 0)
-    said = f"{experts} experts of {width:,} columns: {copies} copies, {left:,} columns left over"
+    said = (
+        f"{experts} expert{'s' * (experts > 1)} of {width:,} columns: {copies} "
+        f"{'copies' if copies > 1 else 'copy'}, {left:,} columns left over"
+    )
     panel.set_title(title or said, fontsize=11)
     panel.set_yticks(range(copies), [str(copy + 1) for copy in range(copies)])
     panel.set(xlabel="column of the shuffled copy", ylabel="copy", xlim=(0, dense_width))

@@ -73,7 +73,8 @@ def draw_block(bits: int = 4, outlier: float = 1.0) -> None:
     right.set(xlabel="bits", ylabel="error, % of the weights")
     right.set_ylim(0.3, 150)
     whose = "the others lose" if outlier != 1 else "they lose"
-    right.set_title(f"In {bits} bits {whose} {100 * rest_loss(outlier, bits):.2g} %", fontsize=11)
+    lost = float(f"{100 * rest_loss(outlier, bits):.2g}")
+    right.set_title(f"In {bits} bits {whose} {lost:g} %", fontsize=11)
     plt.show()
 
 
