@@ -1,6 +1,14 @@
 """The learner's folder: updates arrive, and nothing that a learner wrote is ever lost."""
 
+import json
+import os
+import signal
+import socket
 import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -103,3 +111,41 @@ def test_the_lab_can_open_exercises_and_outlives_ctrl_c(tmp_path, monkeypatch):
     roots = [word for word in Server.command if word.startswith("--ServerApp.root_dir=")]
     root = Path(roots[0].partition("=")[2])
     assert (root / "notebooks").is_dir() and (root / "exercises").is_dir()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="not checked: Ctrl-C is sent otherwise there")
+def test_the_real_lab_serves_exercises_and_asks_before_it_ends(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {"QWEN2LITE_HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    server = {"JUPYTER_PORT": str(port), "JUPYTER_TOKEN": "known", "BROWSER": "true"}
+    (tmp_path / "config").mkdir()
+    allowed = json.dumps({"ServerApp": {"allow_root": True}})  # CI is root, and JupyterLab minds
+    (tmp_path / "config" / "jupyter_server_config.json").write_text(allowed, encoding="utf-8")
+    command = [sys.executable, "-m", "qwen2lite", "lab"]
+    with subprocess.Popen(
+        command, env={**os.environ, **places, **server}, stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as lab_process:  # fmt: skip
+        try:
+            found = ask(f"http://127.0.0.1:{port}/api/contents/exercises?token=known")
+            assert "22_rope.ipynb" in [entry["name"] for entry in found["content"]]
+            os.killpg(lab_process.pid, signal.SIGINT)
+            time.sleep(1)
+            assert lab_process.poll() is None
+        finally:
+            os.killpg(lab_process.pid, signal.SIGKILL)
+
+
+def ask(address: str) -> dict:
+    """What a server says, as soon as it is there."""
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"nobody answers at {address}")
