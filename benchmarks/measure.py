@@ -29,7 +29,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     """A command line with the flags that every benchmark has: --json and --repeats."""
     flags = argparse.ArgumentParser(description=description)
     flags.add_argument("--json", action="store_true", help="print one JSON object a line")
-    flags.add_argument("--repeats", type=int, default=5, help="runs of each side (default: 5)")
+    flags.add_argument(
+        "--repeats", type=int, default=5, help="runs of each side (default: %(default)s)"
+    )
     return flags
 
 

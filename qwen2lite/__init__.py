@@ -17,6 +17,7 @@ Tensors carry their shape in their names, one letter a dimension:
     N query heads         K key/value heads     G = N/K              H head size
     R = H/2 rotary pairs  F MLP width           E experts            V vocabulary
     X tokens of a batch in one row (B·T)        L layers
+    Q, C queries and columns of a tile, where R is its rows               P pieces
 """
 
 import importlib

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 PACKAGE = str(Path(__file__).parents[1] / "qwen2lite")
-SUFFIX = re.compile(r"_([BTSDNKGHRFEVXL]+)$")
+SUFFIX = re.compile(r"_([BTSDNKGHRFEVXLQCP]+)$")
 REAL_MODEL = "qwen2.5-coder-0.5b-instruct-gguf"
 
 if not torch.cuda.is_available():  # here, because the next conftest may already import Triton

@@ -18,8 +18,6 @@ from qwen2lite.weights.sources import cache_dir
 class Side(Protocol):
     """A loaded model."""
 
-    name: str
-
     def read(self, ids: Sequence[int]) -> None:
         """Reads a prompt and scores its last position."""
 
@@ -37,8 +35,6 @@ class Ours:
         model: from `infer.load`.
         write_ids: gives the ids, as `generate_ids` does.
     """
-
-    name = "qwen2lite"
 
     def __init__(self, model: Qwen2, write_ids: Callable[..., Iterator[int]] = generate_ids):
         self.model, self.write_ids = model, write_ids
@@ -67,8 +63,6 @@ class Transformers:
         device: where it runs.
         settings: further ones of its `generate`.
     """
-
-    name = "transformers"
 
     def __init__(self, model: Any, kind: str = "bfloat16", device: str = "cpu", **settings: Any):
         self.settings = settings
@@ -121,8 +115,6 @@ class LlamaCpp:
         path: a .gguf file.
         threads: for both reading and writing.
     """
-
-    name = "llama.cpp"
 
     def __init__(self, path: str | Path, threads: int):
         import llama_cpp

@@ -54,7 +54,7 @@ def generate_batch(
 
     Raises:
         ValueError: no prompt, an empty one, one that fills the context, ids outside the vocabulary,
-            or a model with dual chunk attention.
+            limits that don't fit the prompts, no row, or a model with dual chunk attention.
     """
     found = dict(generate_each(model, prompts, max_new_tokens, new_sampler, eos_ids, rows))
     return [found[number] for number in range(len(prompts))]

@@ -98,6 +98,7 @@ def prepare(settings: DataSettings, folder: Path, vocab_size: int) -> Prepared:
     Raises:
         ValueError: the folder holds another corpus or is damaged, or a side of this one is empty.
         FileNotFoundError: no such source.
+        ModuleNotFoundError: one of the Hub, without the library `datasets`.
     """
     wanted = dataclasses.asdict(settings) | {"vocab_size": vocab_size}
     facts = folder / "data.json"

@@ -133,7 +133,8 @@ def new_model(recipe: Recipe, prepared: Prepared) -> Qwen2:
 def fast_parts(settings: TrainSettings) -> Parts | None:
     """Parts with gradients by hand where training is in float32 on a CPU; None elsewhere.
 
-    Compiled, the plain parts are faster still: the compiler fuses what it can look into.
+    Compiled, the plain parts are faster than these on a Xeon and slower on an AMD EPYC
+    (docs/speed.md).
     """
     device = pick_device(settings.device)
     exact = device.type == "cpu" and pick_precision(settings, device) == torch.float32

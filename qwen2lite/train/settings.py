@@ -63,8 +63,8 @@ class TrainSettings:
     """Of the matrix products: "float32", "bfloat16", or "auto" for bfloat16 on a GPU that has it.
     The weights, their sums and the optimizer are always float32."""
     compile: bool = False
-    """Let torch.compile fuse the model's operations: half a minute or more at first, then faster. Where
-    it can't, a run goes on without."""
+    """Let torch.compile fuse the model's operations: half a minute or more at first, then mostly
+    faster. Where it can't, a run goes on without."""
     cores: int = 0
     """On a CPU, how many cores take a share of each batch's sequences; 0 is all, if the model is
     small. The last bits of sums depend on it."""

@@ -100,26 +100,6 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def read_texts(paths: Iterable[str | Path]) -> Iterator[str]:
-    """Reads text files, each one document. A file without text is passed over.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that isn't UTF-8, with the place of the first wrong byte.
-    """
-    for path in map(Path, paths):
-        try:
-            # Editors on Windows begin a file with a byte order mark, which is no text.
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}; "
-                "save it as UTF-8, or leave it out"
-            ) from None
-        if text.strip():
-            yield text
-
-
 def encode_texts(tokenizer: Qwen2Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
     """Encodes documents one by one. Control tokens spelled out in a text stay plain text."""
     return (tokenizer.encode(text, allowed_special="none") for text in texts)

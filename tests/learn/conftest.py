@@ -4,6 +4,7 @@ import linecache
 import sys
 from types import ModuleType
 
+import matplotlib.pyplot as plt
 import pytest
 
 
@@ -15,6 +16,13 @@ def home(tmp_path, monkeypatch):
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("my_qwen2")]:
         del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def no_window(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda: None)
+    yield
+    plt.close("all")
 
 
 @pytest.fixture

@@ -10,13 +10,6 @@ from qwen2lite.learn.widgets.attention import draw_heads, explore_attention, sum
 TOKENS = ["The", " cat", "\n", "."]
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def some_weights(layers=3, heads=2):
     """Head (l, n) gives the first token a share that tells which head it is."""
     weights = torch.zeros(layers, heads, 4, 4)

@@ -14,13 +14,6 @@ from qwen2lite.learn.widgets.batching import (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_seats_by_hand():
     lengths = (4, 1, 2, 3)
     assert seating(lengths, 2, False) == [(0, 0, 4), (1, 0, 1), (0, 4, 6), (1, 4, 7)]

@@ -11,13 +11,6 @@ TOKENS = ["The", " end"]
 VOCABULARY = ["cat", " $5", "\n", "猫", "a very long word"]
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def some_logits():
     """Three rows, two tokens, five words; at the last token 4, then 0 and 0 are the likeliest."""
     logits_LTV = torch.zeros(3, 2, 5)

@@ -20,13 +20,6 @@ from qwen2lite.text.vocabulary import vocabulary_of
 MERGES = [(b"h", b"e"), (b"t", b"he"), (b" ", b"the"), (b"\xc3", b"\xbc")]
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def menus(monkeypatch):
     shown = []

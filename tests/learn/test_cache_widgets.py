@@ -7,13 +7,6 @@ import pytest
 from qwen2lite.learn.widgets.cache import draw_reading, explore_reading, reading_steps
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_steps_by_hand():
     assert reading_steps(2, 3, cached=False).tolist() == [[2, 2, 0, 0], [2, 2, 2, 0], [2, 2, 2, 2]]
     assert reading_steps(2, 3, cached=True).tolist() == [[2, 2, 0, 0], [1, 1, 2, 0], [1, 1, 1, 2]]

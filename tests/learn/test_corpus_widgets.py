@@ -3,7 +3,6 @@
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 
 from qwen2lite.learn.widgets.corpus import draw_left, explore_filters, still_there, summary
 
@@ -12,13 +11,6 @@ DROPPED = {
     "rules": np.array([False, True, False, False, False, True]),
     "near": np.array([False, False, False, True, False, False]),
 }
-
-
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
 
 
 def test_a_document_stays_where_no_chosen_filter_drops_it():

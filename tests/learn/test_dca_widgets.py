@@ -2,17 +2,9 @@
 
 import ipywidgets
 import matplotlib.pyplot as plt
-import pytest
 
 from qwen2lite.learn.widgets.dca import draw_distances, explore_distances, true_up_to
 from qwen2lite.model.dca import dca_distances
-
-
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
 
 
 def title():

@@ -9,13 +9,6 @@ from qwen2lite import Qwen2
 from qwen2lite.learn.widgets import export
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_divergence_by_hand():
     before = torch.tensor([[[0.5, 0.5], [0.2, 0.8]]]).log() + 3
     after = torch.tensor([[[0.25, 0.75], [0.2, 0.8]]]).log()

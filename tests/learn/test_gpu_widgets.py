@@ -13,13 +13,6 @@ from qwen2lite.learn.tape import Tape
 from qwen2lite.learn.widgets import gpu
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def title():
     return plt.gcf().axes[0].get_title()
 

@@ -9,13 +9,6 @@ from qwen2lite.learn.widgets import model
 from qwen2lite.train.cost import parameters
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_places_by_hand():
     sizes = {"vocab_size": 10, "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 1}
     small = Qwen2Config(num_attention_heads=2, num_key_value_heads=1, **sizes)

@@ -2,19 +2,11 @@
 
 import ipywidgets
 import matplotlib.pyplot as plt
-import pytest
 
 from qwen2lite.learn.widgets.needle import draw_grids, explore_grids
 
 GRIDS = {"poor": [[1.0, 0.5], [0.0, 0.0], [0.0, 0.25]], "good": [[1.0, 1.0]] * 3}
 REST = ([100, 200, 400], [0.0, 1.0], 200)
-
-
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
 
 
 def test_cells_stand_where_they_belong():

@@ -10,13 +10,6 @@ from qwen2lite.learn.widgets.norm import SIZES, draw_errors, errors_by_size, exp
 from qwen2lite.model.norm import RMSNorm
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_float16_loses_the_vector_from_256_on():
     """256 · 256 is 65,536, and float16 ends at 65,504."""
     errors = dict(zip(SIZES, errors_by_size(NarrowSquares, torch.float16), strict=True))

@@ -11,13 +11,6 @@ from qwen2lite.learn.widgets.optimizer import best_rate, draw_schedules, draw_wa
 from qwen2lite.train.schedule import cooldown, cosine, linear
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def walk_of(optimizer_of, steps, degrees=0.0):
     """The same walk with an optimizer of PyTorch's, and gradients from autograd."""
     place = nn.Parameter(walk("SGD", 0.0, degrees=degrees, steps=1)[0].clone())

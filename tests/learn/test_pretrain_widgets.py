@@ -2,7 +2,6 @@
 
 import ipywidgets
 import matplotlib.pyplot as plt
-import pytest
 
 from qwen2lite.learn.widgets.pretrain import column, draw_curve, explore_curve, smoothed
 
@@ -12,13 +11,6 @@ LINES = [
     {"step": 2, "held_out_loss": 5.0},
     {"step": 3, "loss": 2.0},
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
 
 
 def test_smoothing_by_hand():

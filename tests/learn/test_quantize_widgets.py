@@ -16,13 +16,6 @@ from qwen2lite.learn.widgets.quantize import (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def model():
     sizes = {"vocab_size": 30, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3}

@@ -23,13 +23,6 @@ LANGUAGES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_tokens_by_hand():
     assert count_tokens(VOCABULARY, ["ab ab", "ab"]) == 3
     assert count_tokens(VOCABULARY, ["e\u0301"]) == 2  # é: one character, two bytes

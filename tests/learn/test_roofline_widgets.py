@@ -11,13 +11,6 @@ from qwen2lite.model.config import CONFIGS
 HALF = CONFIGS["qwen2-0.5b"]
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_a_step_by_hand():
     assert roofline.step_work(HALF, 1, 0, 2.0) == (2 * 494_032_768, 2 * 494_032_768)
     nbytes, flops = roofline.step_work(HALF, 8, 1000, 2.0)

@@ -9,13 +9,6 @@ import pytest
 from qwen2lite.learn.widgets import rope_base
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_circles_are_those_of_the_formula():
     found = rope_base.circles(1e6, 32_768)
     for i in (0, 11, 31):

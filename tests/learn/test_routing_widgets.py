@@ -11,13 +11,6 @@ TOKENS = ["The", " cat", "\n", "."]
 PROBABILITIES = [[0.7, 0.1, 0.2], [0.1, 0.3, 0.6], [0.6, 0.3, 0.1], [0.5, 0.1, 0.4]]
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def scores():
     """Layer 1 has the experts of layer 0 in the reverse order."""
     first = torch.tensor(PROBABILITIES).log()

@@ -10,13 +10,6 @@ from qwen2lite.learn.widgets.sampling import draw_choice, explore_choice, filter
 SCORES = torch.tensor([1.0, 8.0, 2.0, 1.0, 4.0]).log()
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize(
     ("settings", "shares"),
     [

@@ -8,13 +8,6 @@ from qwen2lite.learn.widgets import scaling
 from qwen2lite.train.plan import USABLE, plan
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_parts_add_up_to_the_total():
     for p in (plan("0.5b"), plan("7b", gpus=4, parallel="fsdp", activation_checkpointing=True)):
         assert sum(scaling.parts_of(p).values()) == pytest.approx(p.total / 1e9)

@@ -17,13 +17,6 @@ from qwen2lite.learn.widgets.shared_experts import (
 STEPS = WINDOW + 5
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def some_runs():
     """Two layers of eight experts. In layer 1 of "few" the last two get everything."""
     even = torch.full((STEPS, 2, 8), 1 / 8)

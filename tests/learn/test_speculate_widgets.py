@@ -22,13 +22,6 @@ from qwen2lite.learn.widgets.speculate import (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize(("share", "length"), [(0.9, 4), (0.5, 3), (0.2, 1)])
 def test_expected_tokens_are_the_mean_over_all_drafts(share, length):
     mean = 0.0

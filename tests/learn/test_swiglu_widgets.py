@@ -2,19 +2,11 @@
 
 import ipywidgets
 import matplotlib.pyplot as plt
-import pytest
 import torch
 
 from qwen2lite.learn.widgets.swiglu import concentration, draw_activations, explore_activations
 
 TOKENS = ["The", " cat", "\n"]
-
-
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
 
 
 def some_activations():

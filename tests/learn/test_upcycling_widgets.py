@@ -9,13 +9,6 @@ from qwen2lite.learn.widgets.upcycling import draw_cut, explore_cut, pieces
 from qwen2lite.train.upcycle import expert_columns
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_a_cut_by_hand():
     across = [(0, 0, 4, 0), (0, 4, 4, 1), (0, 8, 2, 2), (1, 0, 2, 2), (1, 2, 8, -1)]
     assert pieces(10, 4, 3, "across") == across

@@ -8,13 +8,6 @@ import torch
 from qwen2lite.learn.widgets import weights
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_rounding_by_hand():
     block = torch.zeros(64)
     block[:3] = torch.tensor([-4.0, 3.0, 1.0])

@@ -9,13 +9,6 @@ from qwen2lite.model.rope import rotary_frequencies
 from qwen2lite.model.yarn import yarn
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield
-    plt.close("all")
-
-
 def test_qwen2s_pairs_by_hand():
     assert widget.kinds(32.0, 1.0) == (12, 8, 12)
     turns_R = widget.turns()

@@ -18,7 +18,6 @@ from qwen2lite.train.tokens import (
     END_OF_TEXT,
     TokenFile,
     encode_texts,
-    read_texts,
     write_corpus,
     write_tokens,
 )
@@ -225,25 +224,6 @@ def test_a_tokenizer_without_an_end_of_text_is_refused(path):
     tokenizer = Qwen2Tokenizer(Vocabulary([bytes([b]) for b in range(256)], {}, {}))
     with pytest.raises(ValueError, match=r"no <\|endoftext\|> to put between documents"):
         write_corpus(path, ["a"], tokenizer)
-
-
-def test_files_become_documents(tmp_path):
-    contents = {
-        "windows.txt": b"\xef\xbb\xbfone\r\ntwo",
-        "empty.txt": b" \n",
-        "plain.txt": "日本".encode(),
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    assert list(read_texts(tmp_path / name for name in contents)) == ["one\ntwo", "日本"]
-
-
-def test_broken_utf8_is_refused_with_its_place(tmp_path):
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 noir")
-    with pytest.raises(ValueError, match=r"latin.txt is not UTF-8: byte 3 is 0xe9; save it"):
-        list(read_texts([tmp_path / "latin.txt"]))
-    with pytest.raises(FileNotFoundError, match="missing.txt"):
-        list(read_texts([tmp_path / "missing.txt"]))
 
 
 def test_documents_are_encoded_one_by_one(tokenizer):

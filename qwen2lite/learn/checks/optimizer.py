@@ -25,7 +25,6 @@ from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.qwen2 import Qwen2
 
 Part = Callable[..., Any]
-Probe = Callable[[Part], torch.Tensor]
 
 
 def check_adamw_step(adamw_step: Part) -> Iterator[str]:

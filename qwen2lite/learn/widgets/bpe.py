@@ -46,7 +46,10 @@ def draw_merges(text: str, merges: Merges, counts: Sequence[int]) -> None:
     panel.set_xlim(0, max(sum(len(visible(token)) for token in tokens) for tokens in lines))
     panel.set_ylim(len(counts) - 0.5, -0.5)
     panel.set_xticks([])
-    names = [f"{count:,} merges: {len(t)} tokens" for count, t in zip(counts, lines, strict=True)]
+    names = [
+        f"{count:,} {'merge' if count == 1 else 'merges'}: {len(t)} tokens"
+        for count, t in zip(counts, lines, strict=True)
+    ]
     panel.set_yticks(range(len(counts)), names)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from qwen2lite.text.chat import QWEN2_5_SYSTEM, QWEN2_SYSTEM, Message, encode_chat, render_chat
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
 
-COLOURS = {"system": "#e3dcf2", "user": "#cfe3f7", "assistant": "#d3ecd0", "": "#eeeeee"}
+COLOURS = {"system": "#c3b3e0", "user": "#cfe3f7", "assistant": "#d3ecd0", "": "#eeeeee"}
 CONTROL = "#f3b562"
 _WIDTH = 96  # characters a line
 _SIGNS = str.maketrans({"\n": "⏎", "\t": "→"})

@@ -3,6 +3,7 @@
 import ipywidgets
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import MaxNLocator
 
 from qwen2lite.model.dca import dca_distances
 
@@ -51,6 +52,8 @@ def draw_distances(length: int = 12, chunk_size: int = 9, local_size: int = 3) -
         panel.axhline(border - 0.5, color="C3", lw=1)
         panel.axvline(border - 0.5, color="C3", lw=1)
     panel.set(xlabel="key, position in the text", ylabel="query, position in the text")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     panel.set_title(
         f"{length} tokens in chunks of {chunk_len}: no distance beyond {int(distances_TS.max())},\n"
         f"and the first {true_up_to(distances_TS)} tokens see only true ones"

@@ -65,7 +65,8 @@ def draw_memory(tokens: int = 131072, batch: int = 1, number: str = "bfloat16") 
         for bar, (label, colour) in enumerate(_KINDS.items()):
             at, size = place + 0.27 * (bar - 1), sizes[bar] / _GIB
             panel.bar(at, size, 0.25, color=colour, label="" if place else label)
-            panel.annotate(f"{size:.3g}", (at, size), (0, 2), textcoords="offset points", **_LABEL)
+            said = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"
+            panel.annotate(said, (at, size), (0, 2), textcoords="offset points", **_LABEL)
     panel.plot([], [], "k:", label="the weights, in bfloat16")
     panel.set_yscale("log")
     panel.set_xticks(range(len(CONFIGS)), CONFIGS)

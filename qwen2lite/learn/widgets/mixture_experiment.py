@@ -30,7 +30,13 @@ def draw_choice(
     names = list(laws)
     for name, colour in zip(names, _COLOURS, strict=True):
         plt.plot(shares, losses[name], "o", color=colour, label=f"{name}, measured")
-        plt.plot(at, [laws[name]((1 - s, s)) for s in at], color=colour, linewidth=1)
+        plt.plot(
+            at,
+            [laws[name]((1 - s, s)) for s in at],
+            color=colour,
+            linewidth=1,
+            label=f"{name}, the law",
+        )
     sums = weighted(laws, weight, at)
     lowest = int(np.argmin(sums))
     plt.plot(
@@ -41,7 +47,7 @@ def draw_choice(
     plt.axvspan(low, high, color="0.9", label="within 0.05 of the lowest")
     plt.xlabel(f"share of {names[1]} in what is read")
     plt.ylabel("held-out loss, nats a token")
-    share = f"read {at[lowest]:.2f} of them (anything from {low:.2f} to {high:.2f} will do)"
+    share = f"best at {at[lowest]:.2f} of what is read ({low:.2f} to {high:.2f} will do)"
     plt.title(f"{names[1].capitalize()} count {weight:.2f}: {share}")
     plt.legend(fontsize=8)
     plt.show()

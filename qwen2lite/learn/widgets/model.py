@@ -10,13 +10,14 @@ import matplotlib.pyplot as plt
 from qwen2lite.model.config import CONFIGS, Qwen2Config
 from qwen2lite.train.cost import parameters
 
+# Okabe and Ito's, which colour-blind people can tell apart.
 COLOURS = {
-    "embedding": "C0",
-    "output": "C9",
-    "attention": "C1",
-    "MLP": "C2",
-    "experts": "C3",
-    "shared expert": "C4",
+    "embedding": "#0072B2",
+    "output": "#56B4E9",
+    "attention": "#E69F00",
+    "MLP": "#009E73",
+    "experts": "#D55E00",
+    "shared expert": "#CC79A7",
     "the rest": "0.6",
 }
 

@@ -41,7 +41,7 @@ def draw_grids(
         panel.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths], fontsize=8)
         panel.set_title(f"{name}\nat {lengths[-1]:,}: {shares[:, -1].mean():.0%}", fontsize=9)
     panels[0][0].set_ylabel("depth of the needle")
-    figure.supxlabel("tokens of the text", fontsize=9)
+    figure.supxlabel("tokens of the text (red line: the trained length)", fontsize=9)
     figure.colorbar(picture, ax=panels[0], label="share of needles found")
     found = {name: sum(grid[-1]) for name, grid in grids.items()}
     best = [name for name in found if found[name] == max(found.values())]

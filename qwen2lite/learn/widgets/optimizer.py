@@ -106,7 +106,7 @@ def _draw_walk(panel: Any, visited: torch.Tensor, degrees: float) -> None:
     panel.plot(*visited[0], "o", color="C1", label="start")
     panel.plot(0, 0, "*", color="C2", ms=11, label="minimum")
     panel.set(xlim=(float(x[0]), float(x[-1])), ylim=(float(y[0]), float(y[-1])), aspect="equal")
-    panel.legend(loc="upper left", fontsize=8)
+    panel.legend(loc="lower right", fontsize=8)
 
 
 def explore_walk() -> None:

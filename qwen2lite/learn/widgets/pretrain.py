@@ -77,7 +77,9 @@ def explore_curve(lines: Lines, yardsticks: Mapping[str, float], title: str) -> 
 
     def draw(smoothing: float, log_steps: bool, log_loss: bool, compare: bool) -> None:
         shown = yardsticks if compare else {}
-        draw_curve(lines, shown, title, smoothing, log_steps, log_loss)
+        said = title if compare else "The loss of the run"
+        said = "Smoothed: the curve lags behind" if smoothing else said
+        draw_curve(lines, shown, said, smoothing, log_steps, log_loss)
 
     ipywidgets.interact(
         draw,

@@ -17,7 +17,7 @@ def explore_distance() -> None:
         scores = apply_rope(ones_BNTH, *tables)[0, 0].mean(-1)
         plt.figure(figsize=(7, 3))
         plt.plot(distances, scores, lw=1)
-        plt.ylim(-0.3, 1.05)
+        plt.ylim(-0.4, 1.05)
         plt.xlabel("distance between query and key, in tokens")
         plt.ylabel("score, as a share")
         plt.title(f"base {base:,.0f}: mean beyond 2,000 tokens is {scores[2000:].mean():.2f}")
@@ -48,9 +48,9 @@ def draw_dials(query_at: int, key_at: int) -> None:
         dial.set(xticklabels=[], yticks=[])
         dial.set_title(f"pair {pair}: {float(frequencies_R[pair]):.2f} rad a token", fontsize=9)
     score = ((query_at - key_at) * frequencies_R).cos().mean()
-    figure.suptitle(
-        f"{abs(query_at - key_at)} tokens apart: score {score:.3f} of at most 1", y=1.04
-    )
+    apart, pairs = abs(query_at - key_at), len(frequencies_R)
+    said = f"{apart} tokens apart: score over all {pairs} pairs {score:.3f} of at most 1"
+    figure.suptitle(said, y=1.04)
     figure.legend(*dials[0].get_legend_handles_labels(), loc="lower center", ncols=2, frameon=False)
     plt.show()
 

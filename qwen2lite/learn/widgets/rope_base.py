@@ -43,7 +43,7 @@ def draw_circles(base: float, length: int) -> None:
     plt.axhline(1, color="black", lw=1, ls="--")
     plt.text(0, 1.2, "one full circle", fontsize=9)
     plt.yscale("log")
-    plt.ylim(1e-3, 2e4)
+    plt.ylim(1e-3, 5e4)
     plt.xlabel("pair of the head (0 is the fastest)")
     plt.ylabel("full circles in the text")
     word = "pair meets" if len(new) == 1 else "pairs meet"
@@ -81,7 +81,7 @@ def draw_by_position(
     for name, values in curves.items():
         places = [width * (group + 0.5) for group in range(len(values))]
         plt.plot(places, values, "o-", ms=4, label=name)
-    plt.axvline(trained, color="gray", ls="--", lw=1, label=f"trained on {trained} tokens")
+    plt.axvline(trained, color="gray", ls="--", lw=1, label=f"first trained on {trained} tokens")
     plt.yscale("log")
     plt.yticks([1.5, 2, 3, 5, 10, 15], ["1.5", "2", "3", "5", "10", "15"])
     plt.minorticks_off()

@@ -37,7 +37,14 @@ def draw_memory(plans: Mapping[str, Plan], title: str) -> None:
     for number, kind in enumerate(KINDS):
         widths = [parts_of(p)[kind] for p in plans.values()]
         label = "logits, or a layer" if kind == "logits" else kind
-        panel.barh(list(plans), widths, left=list(ends.values()), color=f"C{number}", label=label)
+        panel.barh(
+            list(plans),
+            widths,
+            left=list(ends.values()),
+            color=f"C{number}",
+            label=label,
+            edgecolor="white",
+        )
         ends = {name: end + w for (name, end), w in zip(ends.items(), widths, strict=True)}
     longest = max(ends.values())
     for row, end in enumerate(ends.values()):
@@ -96,7 +103,7 @@ def explore_memory() -> None:
         draw,
         size=ipywidgets.Dropdown(options=SIZES, value="7b"),
         gpus=_slider("GPUs", [2**n for n in range(11)], 8),
-        sequence=_slider("sequence", [2**n for n in range(9, 16)], 4096),
+        sequence=_slider("sequence", [2**n for n in range(9, 17)], 4096),
         batch=_slider("batch", range(1, 17), 1),
         parallel=ipywidgets.Dropdown(options=("ddp", "fsdp"), description="parallel"),
         recompute=ipywidgets.Checkbox(description="layers computed twice"),

@@ -1,6 +1,7 @@
 """Explorer of the experts' load over training: who was sent how many tokens, run by run."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -51,9 +52,10 @@ def draw_shares(runs: Mapping[str, torch.Tensor], layer: int, title: str) -> Non
         title: what the picture shows.
     """
     plt.figure(figsize=(7.5, 3.6), layout="constrained")
-    for name, loads in runs.items():
+    for mark, (name, loads) in zip(cycle("os^vD*"), runs.items(), strict=False):
         shares = busiest_share(loads[:, layer])
-        plt.plot(range(WINDOW, len(loads) + 1), shares, label=name)
+        steps = range(WINDOW, len(loads) + 1)
+        plt.plot(steps, shares, marker=mark, markevery=10, ms=4, label=name)
     plt.axhline(0.25, color="gray", ls=":", label="all alike")
     plt.xlabel(f"step (each point: the {WINDOW} steps before it)")
     plt.ylabel("busiest quarter's share of the tokens")
