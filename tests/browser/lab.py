@@ -10,11 +10,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as TookTooLong
 
 # Without them Chromium refuses to run as root, as CI does, and looks up its maker's hosts.
 FLAGS = (
@@ -22,6 +23,10 @@ FLAGS = (
     "disable-component-update disable-sync"
 )
 PANEL = "window.jupyterapp.shell.currentWidget"
+ALL_COUNTED = (
+    f"() => {PANEL}.content.model.toJSON().cells"
+    ".every(cell => cell.cell_type !== 'code' || cell.execution_count !== null)"
+)
 MINUTE = 60_000
 
 
@@ -131,6 +136,9 @@ class OpenNotebook:
         """Runs every cell and returns the code cells as the notebook now has them."""
         self.page.set_default_timeout(5 * MINUTE)
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        # On a busy machine the command may end before the last cells have their numbers.
+        with suppress(TookTooLong):
+            self.page.wait_for_function(ALL_COUNTED, timeout=MINUTE)
         cells = self.page.evaluate(f"() => JSON.stringify({PANEL}.content.model.toJSON().cells)")
         return [cell for cell in json.loads(cells) if cell["cell_type"] == "code"]
 
