@@ -123,19 +123,25 @@ def test_the_real_lab_serves_exercises_and_asks_before_it_ends(tmp_path):
     (tmp_path / "config").mkdir()
     allowed = json.dumps({"ServerApp": {"allow_root": True}})  # CI is root, and JupyterLab minds
     (tmp_path / "config" / "jupyter_server_config.json").write_text(allowed, encoding="utf-8")
+    keyboard, terminal = os.openpty()  # without a terminal JupyterLab has nobody to ask, and ends
     command = [sys.executable, "-m", "qwen2lite", "lab"]
     with subprocess.Popen(
-        command, env={**os.environ, **places, **server}, stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        command, env={**os.environ, **places, **server}, stdin=terminal,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     ) as lab_process:  # fmt: skip
         try:
-            found = ask(f"http://127.0.0.1:{port}/api/contents/exercises?token=known")
-            assert "22_rope.ipynb" in [entry["name"] for entry in found["content"]]
+            contents = f"http://127.0.0.1:{port}/api/contents/exercises?token=known"
+            assert "22_rope.ipynb" in [entry["name"] for entry in ask(contents)["content"]]
             os.killpg(lab_process.pid, signal.SIGINT)
-            time.sleep(1)
-            assert lab_process.poll() is None
+            said = b""
+            while b"Shut down this Jupyter server" not in said:
+                said += os.read(lab_process.stdout.fileno(), 1000) or pytest.fail("ended unasked")
+            assert ask(contents)["name"] == "exercises"
         finally:
-            os.killpg(lab_process.pid, signal.SIGKILL)
+            if lab_process.poll() is None:
+                os.killpg(lab_process.pid, signal.SIGKILL)
+            os.close(keyboard)
+            os.close(terminal)
 
 
 def ask(address: str) -> dict:
