@@ -13,9 +13,11 @@ MAY_IMPORT = {
     "infer": {"weights", "text", "model", "infer"},
     "train": {"weights", "text", "model", "infer", "train"},
     "evaluate": {"weights", "text", "model", "infer", "train", "evaluate"},
-    "learn": {"weights", "text", "model", "infer", "train", "evaluate", "learn"},
-    "commands": {"weights", "text", "model", "infer", "train", "evaluate", "learn", "commands"},
-}
+    "align": {"weights", "text", "model", "infer", "train", "evaluate", "align"},
+    "learn": {"weights", "text", "model", "infer", "train", "evaluate", "align", "learn"},
+    "commands": {"weights", "text", "model", "infer", "train", "evaluate", "align", "learn",
+                 "commands"},
+}  # fmt: skip
 NOTEBOOK_LIBRARIES = {"IPython", "ipywidgets", "matplotlib"}
 FILES = sorted(file for folder in MAY_IMPORT for file in (PACKAGE / folder).rglob("*.py"))
 
@@ -55,6 +57,7 @@ def test_imports_go_down(file):
         ("text", "import torch.nn"),
         ("model", "from matplotlib import pyplot"),
         ("infer", "from qwen2lite import learn"),
+        ("train", "from qwen2lite.align.sft import fine_tune"),
     ],
 )
 def test_an_import_that_goes_up_is_seen(folder, line):

@@ -87,12 +87,7 @@ def encode_chat(
     Raises:
         ValueError: see `with_system`; a tokenizer without the tokens of a chat.
     """
-    if missing := {"<|im_start|>", "<|im_end|>"} - tokenizer.special_tokens.keys():
-        raise ValueError(
-            f"this tokenizer has no {' and no '.join(sorted(missing))}, so its model knows no chat; "
-            "give it a plain text to continue"
-        )
-    start, end = (tokenizer.special_tokens[name] for name in ("<|im_start|>", "<|im_end|>"))
+    start, end = turn_tokens(tokenizer)
     newline = tokenizer.encode("\n")
     ids: list[int] = []
     chosen = default_system(tokenizer) if system is None else system
@@ -103,6 +98,20 @@ def encode_chat(
     if add_generation_prompt:
         ids += [start, *tokenizer.encode("assistant\n")]
     return ids
+
+
+def turn_tokens(tokenizer: Qwen2Tokenizer) -> tuple[int, int]:
+    """The ids of `<|im_start|>` and `<|im_end|>`.
+
+    Raises:
+        ValueError: a tokenizer without them.
+    """
+    if missing := {"<|im_start|>", "<|im_end|>"} - tokenizer.special_tokens.keys():
+        raise ValueError(
+            f"this tokenizer has no {' and no '.join(sorted(missing))}, so its model knows no chat; "
+            "give it a plain text to continue"
+        )
+    return tokenizer.special_tokens["<|im_start|>"], tokenizer.special_tokens["<|im_end|>"]
 
 
 def chat_template(tokenizer: Qwen2Tokenizer) -> str:

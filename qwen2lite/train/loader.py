@@ -106,18 +106,26 @@ class Loader:
         Raises:
             ValueError: the other loader read another row: its corpus, length or seed was different.
         """
-        mine = self.state_dict()
-        different = [
-            f"{name} was {state.get(name)} and is {mine[name]}"
-            for name in mine
-            if name != "windows_read" and state.get(name) != mine[name]
-        ]
-        if different or "windows_read" not in state:
-            raise ValueError(
-                f"can't go on where the other loader stopped: {'; '.join(different) or state}; "
-                "open it with the same corpus and settings, or begin anew"
-            )
-        self.windows_read = state["windows_read"]
+        self.windows_read = resumed_place(state, self.state_dict(), "windows_read")
+
+
+def resumed_place(state: dict[str, int], mine: dict[str, int], name: str) -> int:
+    """The place of another loader that reads the same row as mine.
+
+    Raises:
+        ValueError: it reads another row, for anything but the place differs.
+    """
+    different = [
+        f"{key} was {state.get(key)} and is {mine[key]}"
+        for key in mine
+        if key != name and state.get(key) != mine[key]
+    ]
+    if different or name not in state:
+        raise ValueError(
+            f"can't go on where the other loader stopped: {'; '.join(different) or state}; "
+            "open it with the same corpus and settings, or begin anew"
+        )
+    return state[name]
 
 
 def document_numbers(ids_BT: torch.Tensor, eos: int) -> torch.Tensor:
