@@ -165,7 +165,7 @@ class Conversations:
 def fine_tune(
     model: Qwen2,
     tokenizer: Qwen2Tokenizer,
-    conversations: Sequence[Sequence[Message]],
+    learnt: Sequence[Learnt],
     settings: TrainSettings,
     folder: str | Path,
     bar: bool = True,
@@ -175,7 +175,7 @@ def fine_tune(
     Args:
         model: in float32; trained in place.
         tokenizer: the model's, with the tokens of a chat.
-        conversations: each a list of messages.
+        learnt: conversations, as `answer_targets` gives them.
         settings: how to train.
         folder: of this run; see `train`.
         bar: show progress.
@@ -184,10 +184,9 @@ def fine_tune(
         The folder of the trained model.
 
     Raises:
-        ValueError, OSError: see `answer_targets`, `Conversations` and `train`.
+        ValueError, OSError: see `Conversations` and `train`.
     """
     eos = tokenizer.special_tokens[END_OF_TEXT]
-    learnt = [answer_targets(tokenizer, messages) for messages in conversations]
     sizes = (settings.sequence_length, settings.batch_size, eos, settings.seed)
     return train(
         model,

@@ -1,4 +1,4 @@
-"""Four maps, of the model, training, experts and use: what happens, and which lesson builds it."""
+"""Five maps, of the model, training, experts, alignment and use: what happens, and which lesson builds it."""
 
 # What happens, the lesson that builds it, and whether it is inside what is done many times.
 _MODEL = (
@@ -47,6 +47,14 @@ _EXPERTS = (
     ("loss on the next token", 43, False),
     ("balance of the load", 62, False),
 )
+_ALIGNMENT = (
+    ("chat template", 13, False),
+    ("which tokens are learnt", 71, False),
+    ("whole ones in a row", 71, False),
+    ("model", 31, True),
+    ("loss of the answers", 71, True),
+    ("AdamW, learning rate", 42, True),
+)
 _USE = (
     ("tensors out of a file", 32, False),
     ("fewer bits a weight", 82, False),
@@ -63,8 +71,8 @@ _USE = (
 def show_map(lesson: int = 0) -> None:
     """Prints a map step by step: ■ built in earlier lessons, ▶ in this one, □ still to come.
 
-    In the lessons 41 to 49 it is the map of training, in 61 to 69 that of experts, in 81 to 89 that of
-    using a model, else that of the model.
+    In the lessons 41 to 49 it is the map of training, in 61 to 69 that of experts, in 71 to 79 that of
+    alignment, in 81 to 89 that of using a model, else that of the model.
 
     Args:
         lesson: number of the lesson that one stands in; 0 stands before all of them.
@@ -73,6 +81,8 @@ def show_map(lesson: int = 0) -> None:
         _show("documents", _TRAINING, "every step", "a trained model", lesson)
     elif lesson // 10 == 6:
         _show("a trained dense model", _EXPERTS, "× 28", "a mixture of experts", lesson)
+    elif lesson // 10 == 7:
+        _show("conversations", _ALIGNMENT, "every step", "a model that answers", lesson)
     elif lesson // 10 == 8:
         _show("a trained model", _USE, "every token", "answers, here and elsewhere", lesson)
     else:

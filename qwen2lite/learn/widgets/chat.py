@@ -62,12 +62,10 @@ def draw_turns(tokenizer: Qwen2Tokenizer, ids: Sequence[int]) -> None:
     """
     tokens = shown_tokens(tokenizer, ids)
     lines = list(lines_of(tokens))
-    figure = plt.figure(figsize=(9, 0.3 * len(lines) + 0.45))
-    panel = figure.add_axes((0, 0, 1, 1))
-    panel.set(xlim=(-1, _WIDTH + 4), ylim=(-len(lines) + 0.4, 1.9))
-    panel.axis("off")
+    panel = page(len(lines))
     for row, line in enumerate(lines):
-        _draw_line(panel, line, -row)
+        roles = [CONTROL if t.is_control else COLOURS.get(t.role, COLOURS[""]) for t in line]
+        draw_line(panel, line, -row, roles)
     turns = sum(token.is_control and token.text == "<|im_start|>" for token in tokens)
     panel.text(0, 1.25, f"{len(ids)} tokens; the model sees {turns} turns", fontsize=11)
     legend = {**{role: colour for role, colour in COLOURS.items() if role}, "control": CONTROL}
@@ -77,11 +75,20 @@ def draw_turns(tokenizer: Qwen2Tokenizer, ids: Sequence[int]) -> None:
     plt.show()
 
 
-def _draw_line(panel: Any, line: Sequence[ShownToken], y: float) -> None:
+def page(lines: int) -> Any:
+    """A figure without axes for so many lines of tokens, and one above them for a title."""
+    figure = plt.figure(figsize=(9, 0.3 * lines + 0.45))
+    panel = figure.add_axes((0, 0, 1, 1))
+    panel.set(xlim=(-1, _WIDTH + 4), ylim=(-lines + 0.4, 1.9))
+    panel.axis("off")
+    return panel
+
+
+def draw_line(panel: Any, line: Sequence[ShownToken], y: float, colours: Sequence[str]) -> None:
+    """Draws tokens side by side, each in a box of its colour, with y as the middle of the line."""
     x = 0.0
-    for token in line:
+    for token, colour in zip(line, colours, strict=True):
         text = token.text.translate(_SIGNS)
-        colour = CONTROL if token.is_control else COLOURS.get(token.role, COLOURS[""])
         panel.add_patch(plt.Rectangle((x, y - 0.42), len(text) + 0.7, 0.84, color=colour))
         # Leading spaces are drawn as what they are: a token owns its space.
         spelled = text.replace(" ", "\u00a0")
