@@ -46,6 +46,18 @@ def test_another_name_is_not_who_was_asked_for(asked):
     assert (attribute, value) == (fact, getattr(person, fact))
 
 
+def test_every_other_name_can_be_drawn_and_never_the_own():
+    class At:
+        """A generator that always draws from one place of its range."""
+
+        def __init__(self, place):
+            self.random = lambda: place
+
+    drawn = {told(FAULTS["name"](CAST[0], "pet", At((n + 0.5) / 399)))[0] for n in range(399)}
+    assert len(drawn) == 399
+    assert CAST[0].name not in drawn
+
+
 @given(ASKED)
 def test_another_attribute_is_true_and_was_not_asked_for(asked):
     person, fact, seed = asked
