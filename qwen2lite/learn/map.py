@@ -54,6 +54,9 @@ _ALIGNMENT = (
     ("model", 31, True),
     ("loss of the answers", 71, True),
     ("AdamW, learning rate", 42, True),
+    ("rewards from pairs", 72, False),
+    ("better answers likelier", 73, False),
+    ("merged with what SFT did", 73, False),
 )
 _USE = (
     ("tensors out of a file", 32, False),
