@@ -1,4 +1,4 @@
-"""Five maps, of the model, training, experts, alignment and use: what happens, and which lesson builds it."""
+"""Five maps: of the model, training, experts, alignment and use, each step with its lesson."""
 
 # What happens, the lesson that builds it, and whether it is inside what is done many times.
 _MODEL = (
