@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from qwen2lite.align.pairs import Pair
-from qwen2lite.align.sft import Conversations, Learnt
+from qwen2lite.align.sft import Learnt, fine_tune
 from qwen2lite.model.parts import Parts
 from qwen2lite.model.qwen2 import Qwen2, Qwen2Config
 from qwen2lite.text.chat import Message, encode_chat, turn_tokens
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
 from qwen2lite.train.loader import document_mask, document_numbers
-from qwen2lite.train.loop import train
 from qwen2lite.train.loss import IGNORED
 from qwen2lite.train.settings import TrainSettings
 from qwen2lite.train.tokens import END_OF_TEXT
@@ -213,16 +212,6 @@ def train_reward(
         The folder of the trained model, which `RewardModel.from_pretrained` reads.
 
     Raises:
-        ValueError, OSError: see `Conversations` and `train`.
+        ValueError, OSError: see `fine_tune`.
     """
-    eos = tokenizer.special_tokens[END_OF_TEXT]
-    sizes = (settings.sequence_length, settings.batch_size, eos, settings.seed)
-    return train(
-        model,
-        Conversations(learnt, *sizes),
-        settings,
-        folder,
-        tokenizer=tokenizer,
-        objective=Preference(model, eos),
-        bar=bar,
-    )
+    return fine_tune(model, tokenizer, learnt, settings, folder, bar, Preference)

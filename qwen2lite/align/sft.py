@@ -4,11 +4,13 @@ The loss is that of pre-training. What differs is which tokens it asks for.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.text.chat import Message, default_system, turn_tokens, with_system
@@ -169,6 +171,7 @@ def fine_tune(
     settings: TrainSettings,
     folder: str | Path,
     bar: bool = True,
+    objective: Callable[[Any, int], nn.Module] = NextToken,
 ) -> Path:
     """Teaches a model to answer, and goes on where an earlier run in the same folder stopped.
 
@@ -179,6 +182,7 @@ def fine_tune(
         settings: how to train.
         folder: of this run; see `train`.
         bar: show progress.
+        objective: made of the model and the id of `<|endoftext|>`.
 
     Returns:
         The folder of the trained model.
@@ -194,6 +198,6 @@ def fine_tune(
         settings,
         folder,
         tokenizer=tokenizer,
-        objective=NextToken(model, eos),
+        objective=objective(model, eos),
         bar=bar,
     )
