@@ -20,6 +20,7 @@ from itertools import chain, count, islice
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from qwen2lite.align.sft import Learnt
@@ -142,10 +143,9 @@ def _logps(model: Qwen2, pairs: Sequence[LearntPair]) -> torch.Tensor:
     if not pairs:
         raise ValueError("there is no pair to read; give at least one")
     rows = [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
-    longest = max(len(ids) for ids, _ in rows)
     # Filled up on the right, where causal attention never looks from the left.
-    ids_BT = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows])
-    targets_BT = torch.tensor([asked + [IGNORED] * (longest - len(asked)) for _, asked in rows])
+    ids_BT = pad_sequence([torch.tensor(ids) for ids, _ in rows], True)
+    targets_BT = pad_sequence([torch.tensor(asked) for _, asked in rows], True, IGNORED)
     model.check_ids(ids_BT)
     return answer_logp(model, ids_BT.to(model.device), targets_BT.to(model.device)).view(2, -1)
 

@@ -164,6 +164,42 @@ def require_number(got: Any, name: str, reason: str = "", *, whole: bool = False
         raise Mistake(f"{name} returned {describe(got)}; {wanted} was wanted.", reason)
 
 
+def one_number(got: Any, name: str) -> float:
+    """An answer as a float, be it a number or a tensor that holds one; else raises Mistake."""
+    is_number = isinstance(got, int | float | torch.Tensor) and not isinstance(got, bool)
+    if not is_number or torch.as_tensor(got).numel() != 1:
+        raise Mistake(f"{name} returned {describe(got)}; one number was wanted.")
+    return float(got)
+
+
+def require_refusal(
+    part: Callable[..., Any],
+    inputs: Iterable[Any],
+    given: str,
+    reason: str,
+    shown: Callable[[Any], str] = describe,
+) -> None:
+    """Raises Mistake unless the part raises a ValueError.
+
+    Args:
+        part: what a learner wrote.
+        inputs: what it has to refuse.
+        given: what these are, to begin the sentence with.
+        reason: why it is usually accepted.
+        shown: how what it returned is told.
+    """
+    try:
+        got = part(*inputs)
+    except ValueError:
+        return
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        raised = type(error).__name__
+        raise Mistake(f"{given} it raised {raised}, and should raise a ValueError.") from error
+    raise Mistake(f"{given} it returned {shown(got)}, and should raise a ValueError.", reason)
+
+
 def usual_reason(mutants: Iterable[Callable[..., Any]], got: Any, *inputs: Any) -> str:
     """What the known mistake that gives exactly this answer says of itself, or "" where none does.
 

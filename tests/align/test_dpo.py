@@ -2,7 +2,6 @@
 
 import math
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen2lite import Qwen2, Qwen2Config, Qwen2Tokenizer
+from qwen2lite import Qwen2
 from qwen2lite.align import dpo
 from qwen2lite.align.dpo import (
     answer_logp,
@@ -27,19 +26,8 @@ from qwen2lite.align.sft import answer_targets
 from qwen2lite.train.loss import CHUNK_NUMBERS, IGNORED
 from qwen2lite.train.optim import AdamW, parameter_groups
 from qwen2lite.train.world import people
+from tests.align.tiny import CONFIG, tiny
 
-TINY = Path(__file__).parents[2] / "data" / "qwen2-tiny"
-CONFIG = Qwen2Config(
-    vocab_size=11,
-    hidden_size=8,
-    intermediate_size=5,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    max_position_embeddings=32,
-    tie_word_embeddings=True,
-    initializer_range=0.7,
-)
 numbers = st.floats(-50, 50, allow_subnormal=False)
 
 
@@ -51,18 +39,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Qwen2Tokenizer.from_pretrained(TINY)
-
-
 def small(seed=0):
     torch.manual_seed(seed)
     return Qwen2(CONFIG).double()
-
-
-def tiny():
-    return Qwen2.from_pretrained(TINY, dtype=torch.float32, device="cpu")
 
 
 def some_pairs(count, seed=0):

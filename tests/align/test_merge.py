@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from qwen2lite import Qwen2, Qwen2Config
+from qwen2lite import Qwen2
 from qwen2lite.align.dpo import pair_logps, train_dpo
 from qwen2lite.align.merge import (
     OnDARE,
@@ -22,19 +22,9 @@ from qwen2lite.align.merge import (
 )
 from qwen2lite.train.loss import IGNORED
 from qwen2lite.train.optim import AdamW, parameter_groups
+from tests.align.tiny import CONFIG
 
 SHAPES = [(3, 4), (5,), (2, 3, 2), (1,)]
-CONFIG = Qwen2Config(
-    vocab_size=11,
-    hidden_size=8,
-    intermediate_size=5,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    max_position_embeddings=32,
-    tie_word_embeddings=True,
-    initializer_range=0.7,
-)
 BOTH = pytest.mark.parametrize("kind", [OnDARE, OnTIES])
 
 

@@ -1,12 +1,10 @@
 """Pairs of a policy's own answers: the reward decides which two, and they are what it wrote."""
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
 
-from qwen2lite import Qwen2, Qwen2Tokenizer
 from qwen2lite.align import online
 from qwen2lite.align.online import online_pairs
 from qwen2lite.align.questions import question
@@ -14,17 +12,7 @@ from qwen2lite.align.sft import answer_targets
 from qwen2lite.text.chat import encode_chat
 from qwen2lite.train.loss import IGNORED
 from qwen2lite.train.world import people
-
-TINY = Path(__file__).parents[2] / "data" / "qwen2-tiny"
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Qwen2Tokenizer.from_pretrained(TINY)
-
-
-def tiny():
-    return Qwen2.from_pretrained(TINY, dtype=torch.float32, device="cpu")
+from tests.align.tiny import tiny
 
 
 def ask(count):

@@ -5,7 +5,6 @@ import math
 import random
 import shutil
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen2lite import Qwen2, Qwen2Config, Qwen2Tokenizer
+from qwen2lite import Qwen2, Qwen2Config
 from qwen2lite.align.pairs import FAULTS, Pair, pairs
 from qwen2lite.align.reward import (
     CHOSEN,
@@ -33,23 +32,14 @@ from qwen2lite.train.gradients import Cores, accumulate
 from qwen2lite.train.loss import IGNORED
 from qwen2lite.train.settings import TrainSettings
 from qwen2lite.train.world import people
+from tests.align.tiny import TINY, tiny
 
-TINY = Path(__file__).parents[2] / "data" / "qwen2-tiny"
 SETTINGS = TrainSettings(
     steps=6, sequence_length=128, batch_size=2, learning_rate=1e-3, warmup_steps=2, device="cpu",
     cores=1, log_every=1, checkpoint_every=3, seed=3,
 )  # fmt: skip
 CAST = people()
 REWARDS = st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=1, max_size=9)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Qwen2Tokenizer.from_pretrained(TINY)
-
-
-def tiny():
-    return Qwen2.from_pretrained(TINY, dtype=torch.float32, device="cpu")
 
 
 def noisy(model=None):

@@ -5,7 +5,6 @@ import json
 import random
 import shutil
 from itertools import islice, pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,8 +19,8 @@ from qwen2lite.text.chat import encode_chat, render_chat
 from qwen2lite.train.loss import IGNORED, NextToken
 from qwen2lite.train.settings import TrainSettings
 from qwen2lite.train.world import people
+from tests.align.tiny import tiny
 
-TINY = Path(__file__).parents[2] / "data" / "qwen2-tiny"
 EOS = 1
 SETTINGS = TrainSettings(
     steps=4, sequence_length=96, batch_size=2, learning_rate=1e-3, warmup_steps=1, device="cpu",
@@ -34,15 +33,6 @@ TALK = [
     {"role": "user", "content": "And who else?"},
     {"role": "assistant", "content": "Nobody."},
 ]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Qwen2Tokenizer.from_pretrained(TINY)
-
-
-def tiny():
-    return Qwen2.from_pretrained(TINY, dtype=torch.float32, device="cpu")
 
 
 def test_what_the_assistant_says_is_learnt_and_the_end_of_its_turn(tokenizer):

@@ -14,6 +14,7 @@ from qwen2lite.learn.contract import (
     numbers,
     random_normal,
     require_gradient,
+    require_refusal,
     require_tensor,
     told_by,
     usual_reason,
@@ -103,9 +104,11 @@ def check_dpo_loss(dpo_loss: Part) -> Iterator[str]:
     yield "the gradient comes through, and is a number for each of them"
     for beta in (0.0, -0.1):
         reason = told_by(mutants.any_beta)
-        _require_refusal(dpo_loss, torch.tensor([1.0]), beta, f"β = {beta:g}", reason)
+        accepted = torch.tensor([1.0]), beta
+        require_refusal(dpo_loss, accepted, f"For β = {beta:g}", reason, _told)
     yield "a beta that isn't above 0 is refused"
-    _require_refusal(dpo_loss, torch.empty(0), 0.1, "no pair", told_by(mutants.no_pair_accepted))
+    reason = told_by(mutants.no_pair_accepted)
+    require_refusal(dpo_loss, (torch.empty(0), 0.1), "For no pair", reason, _told)
     yield "no pair is refused"
 
 
@@ -145,15 +148,6 @@ def _require_slope(part: Part) -> None:
         )
 
 
-def _require_refusal(part: Part, margin: Tensor, beta: float, what: str, reason: str) -> None:
-    try:
-        got = part(margin, beta)
-    except ValueError:
-        return
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        raised = type(error).__name__
-        raise Mistake(f"For {what} it raised {raised}, and should raise a ValueError.") from error
-    said = f"{got.item():.4g}" if isinstance(got, Tensor) and got.numel() == 1 else describe(got)
-    raise Mistake(f"For {what} it returned {said}, and should raise a ValueError.", reason)
+def _told(got: Any) -> str:
+    """What was returned: a number where it is one."""
+    return f"{got.item():.4g}" if isinstance(got, Tensor) and got.numel() == 1 else describe(got)

@@ -11,10 +11,11 @@ from qwen2lite.learn.checks.sft import is_ids, outlined
 from qwen2lite.learn.contract import (
     Mistake,
     call,
-    describe,
     numbers,
+    one_number,
     random_normal,
     require_gradient,
+    require_refusal,
     require_tensor,
     same,
     told_by,
@@ -50,18 +51,11 @@ def check_preferred(preferred: Part) -> Iterator[str]:
 
 def _probability(part: Part, first: float, second: float, usual: str) -> float:
     try:
-        return _number(call(part, first, second, name="preferred"), "preferred")
+        return one_number(call(part, first, second, name="preferred"), "preferred")
     except Mistake as mistake:
         if isinstance(mistake.__cause__, OverflowError):
             raise Mistake(mistake.wrong, usual) from mistake.__cause__
         raise
-
-
-def _number(got: Any, name: str) -> float:
-    is_number = isinstance(got, int | float | Tensor) and not isinstance(got, bool)
-    if not is_number or torch.as_tensor(got).numel() != 1:
-        raise Mistake(f"{name} returned {describe(got)}; one number was wanted.")
-    return float(got)
 
 
 def _known(task: str, got: float, *inputs: Any) -> str:
@@ -99,7 +93,8 @@ def check_pairwise_loss(pairwise_loss: Part) -> Iterator[str]:
     _require_loss(pairwise_loss, torch.empty(0), torch.empty(0), "No pair")
     yield "0 for no pair"
     for shapes in ((3, 1), (1, 2), (2, 3)):
-        _require_refusal(pairwise_loss, *map(torch.zeros, shapes))
+        given = f"For {shapes[0]} chosen and {shapes[1]} rejected rewards"
+        require_refusal(pairwise_loss, map(torch.zeros, shapes), given, told_by(mutants.any_shapes))
     yield "not as many of one as of the other are refused"
 
 
@@ -133,23 +128,6 @@ def _require_gradient(part: Part, chosen_B: Tensor, rejected_B: Tensor) -> None:
                 f"For differences of {numbers(chosen_B - rejected_B)} the gradient of {name} is "
                 f"{numbers(sign * missing_B)}, and yours is {mine}."
             )
-
-
-def _require_refusal(part: Part, chosen: Tensor, rejected: Tensor) -> None:
-    given = f"For {len(chosen)} chosen and {len(rejected)} rejected rewards"
-    try:
-        got = part(chosen, rejected)
-    except ValueError:
-        return
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        raised = type(error).__name__
-        raise Mistake(f"{given} it raised {raised}, and should raise a ValueError.") from error
-    raise Mistake(
-        f"{given} it returned {describe(got)}, and should raise a ValueError.",
-        told_by(mutants.any_shapes),
-    )
 
 
 def check_read_at_end(read_at_end: Part) -> Iterator[str]:
@@ -190,7 +168,7 @@ def check_share_won(share_won: Part) -> Iterator[str]:
         ([9.0, 1.0, 2.0, 3.0], [-9.0, 2.0, 3.0, 4.0], "one by much, three lost by little"),
     ):
         sides = torch.tensor(chosen), torch.tensor(rejected)
-        got = _number(call(share_won, *sides), "share_won")
+        got = one_number(call(share_won, *sides), "share_won")
         want = sum(c > r for c, r in zip(chosen, rejected, strict=True)) / len(chosen)
         if not abs(got - want) < 1e-6:
             raise Mistake(

@@ -8,7 +8,14 @@ from typing import Any
 
 from qwen2lite.align.sft import Learnt
 from qwen2lite.learn.checks.chat import small_tokenizer
-from qwen2lite.learn.contract import Mistake, call, describe, told_by, usual_reason
+from qwen2lite.learn.contract import (
+    Mistake,
+    call,
+    describe,
+    require_refusal,
+    told_by,
+    usual_reason,
+)
 from qwen2lite.learn.mutants import sft as mutants
 from qwen2lite.learn.mutants.sft import MUTANTS, Piece, learnt_of, pieces_of
 from qwen2lite.text.chat import Message
@@ -46,7 +53,9 @@ def check_answer_targets(answer_targets: Part) -> Iterator[str]:
     _require_learnt(answer_targets, [BRIEF, ASKED, LONG])
     yield "a long answer to its end"
     for talk in ([BRIEF, ASKED], [ASKED]):
-        _require_refusal(answer_targets, talk)
+        given = f"For {_told(talk)} there is nothing to learn;"
+        reason = told_by(mutants.silence_accepted)
+        require_refusal(answer_targets, (small_tokenizer(), talk), given, reason, outlined)
     yield "a conversation without an answer is refused"
 
 
@@ -144,22 +153,3 @@ _BY_KIND = {
     ("end", False, True): told_by(mutants.every_end_learnt),
 }
 """Kind of token, whether it is the assistant's, whether it is learnt: the usual mistake."""
-
-
-def _require_refusal(part: Part, messages: list[Message]) -> None:
-    try:
-        got = part(small_tokenizer(), messages)
-    except ValueError:
-        return
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        raised = type(error).__name__
-        raise Mistake(
-            f"For {_told(messages)} it raised {raised}, and should raise a ValueError."
-        ) from error
-    raise Mistake(
-        f"For {_told(messages)} there is nothing to learn; it returned {outlined(got)}, and should "
-        "raise a ValueError.",
-        told_by(mutants.silence_accepted),
-    )

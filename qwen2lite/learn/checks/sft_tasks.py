@@ -11,7 +11,7 @@ from qwen2lite.learn.checks.sft import is_ids, outlined
 from qwen2lite.learn.contract import (
     Mistake,
     call,
-    describe,
+    one_number,
     random_normal,
     require_gradient,
     require_tensor,
@@ -34,7 +34,7 @@ def check_share_learnt(share_learnt: Part) -> Iterator[str]:
         ([skip, skip], "nothing is learnt"),
         ([3, 4, 5], "all is learnt"),
     ):
-        got = _number(call(share_learnt, targets), "share_learnt")
+        got = one_number(call(share_learnt, targets), "share_learnt")
         want = sum(target != skip for target in targets) / len(targets)
         if not abs(got - want) < 1e-6:
             raise Mistake(
@@ -42,13 +42,6 @@ def check_share_learnt(share_learnt: Part) -> Iterator[str]:
                 _reason_for_number("share_learnt", got, targets),
             )
         yield f"{what}: {want:g}"
-
-
-def _number(got: Any, name: str) -> float:
-    is_number = isinstance(got, int | float | Tensor) and not isinstance(got, bool)
-    if not is_number or torch.as_tensor(got).numel() != 1:
-        raise Mistake(f"{name} returned {describe(got)}; one number was wanted.")
-    return float(got)
 
 
 def _reason_for_number(task: str, got: float, *inputs: Any) -> str:
@@ -131,7 +124,7 @@ def check_mended_mean(mended_mean: Part) -> Iterator[str]:
         ([2.0, 1.0], [1, 3], 1.25),
         ([4.0, 0.5, 1.0], [2, 6, 12], 1.15),
     ):
-        got = _number(call(mended_mean, losses, counts), "mended_mean")
+        got = one_number(call(mended_mean, losses, counts), "mended_mean")
         if not abs(got - want) < 1e-5:
             raise Mistake(
                 f"With losses of {losses} for {counts} targets the mean over all targets is {want:g}, "

@@ -15,6 +15,7 @@ from qwen2lite.learn.contract import (
     call,
     describe,
     numbers,
+    one_number,
     random_normal,
     require_number,
     require_tensor,
@@ -212,7 +213,7 @@ def check_louder(louder: Part) -> Iterator[str]:
         ([[0.3, 0.2], [0.2, 0.1]], (10, 5), 5.0, "weights that come to 1/2 and 3/10"),
         ([[0.7, 0.3]], (8, 8), 1.0, "weights that come to 1, experts as wide as the MLP"),
     ):
-        got = _number(call(louder, torch.tensor(weights), *widths))
+        got = one_number(call(louder, torch.tensor(weights), *widths), "louder")
         if abs(got - want) > 1e-3 * want:
             questions = (torch.tensor(weights), *widths)
             known = (m for m in MUTANTS["louder"] if math.isclose(m(*questions), got, rel_tol=1e-4))
@@ -222,10 +223,3 @@ def check_louder(louder: Part) -> Iterator[str]:
                 next(map(told_by, known), ""),
             )
         yield f"{what}: {want:g}"
-
-
-def _number(got: Any) -> float:
-    is_number = isinstance(got, int | float | Tensor) and not isinstance(got, bool)
-    if not is_number or torch.as_tensor(got).numel() != 1:
-        raise Mistake(f"louder returned {describe(got)}; one number was wanted.")
-    return float(got)

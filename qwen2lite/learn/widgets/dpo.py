@@ -8,8 +8,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from qwen2lite.align.dpo import Measured, dpo_loss
-
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6c757d"
+from qwen2lite.learn.widgets.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 
 def draw_loss(beta: float = 0.1) -> None:
@@ -91,7 +90,7 @@ def draw_kinds(counts: Mapping[str, Mapping[str, int]], title: str) -> None:
     names = list(counts)
     figure, panel = plt.subplots(figsize=(9, 0.6 * len(names) + 1.5), layout="constrained")
     left = [0.0] * len(names)
-    colours = (GREEN, ORANGE, BLUE, "#CC79A7", GREY)
+    colours = (GREEN, ORANGE, BLUE, PURPLE, GREY)
     for kind, colour in zip(counts[names[0]], colours, strict=False):
         shares = [100 * counts[name][kind] / sum(counts[name].values()) for name in names]
         bars = panel.barh(names, shares, left=left, color=colour, label=kind)

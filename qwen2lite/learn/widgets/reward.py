@@ -10,11 +10,10 @@ import torch
 from qwen2lite.align.pairs import FAULTS, Pair, pairs
 from qwen2lite.align.reward import RewardModel, to_the_end
 from qwen2lite.learn.widgets.chat import shown_tokens
+from qwen2lite.learn.widgets.colours import BLUE, GREEN, GREY, ORANGE
 from qwen2lite.text.chat import encode_chat
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
 from qwen2lite.train.world import ATTRIBUTES, Person
-
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6c757d"
 
 
 def draw_rewards(
