@@ -4,6 +4,9 @@ questions             the small world's people, asked for in conversations
 sft                   conversations of which only the answers are learnt
 pairs                 two answers to a question, and what is wrong with one of them
 reward                a model that says in one number how good an answer is
-dpo, online           the better answer made likelier: of given pairs, of a model's own
+logp                  how likely a model finds an answer
+dpo                   the better answer of a pair made likelier
+rollout, online       a model's own answers, and pairs of them
+ppo_loss, ppo         its own answers judged token by token, with a value model
 merge                 an optimizer that keeps what SFT did
 """

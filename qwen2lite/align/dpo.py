@@ -20,12 +20,10 @@ from itertools import chain, count, islice
 
 import torch
 import torch.nn.functional as F
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
 
+from qwen2lite.align.logp import answer_logp, padded
 from qwen2lite.align.sft import Learnt
 from qwen2lite.model.qwen2 import Qwen2
-from qwen2lite.train.loss import CHUNK_NUMBERS, IGNORED
 from qwen2lite.train.optim import clip_gradients
 from qwen2lite.train.schedule import Schedule
 
@@ -33,37 +31,6 @@ LearntPair = tuple[Learnt, Learnt]
 """Two conversations, each as `answer_targets` encodes it: with the chosen answer, and the rejected."""
 _ROWS = 64
 """Conversations that are read at once where nothing is learnt."""
-
-
-def answer_logp(model: Qwen2, ids_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    r"""The sum of $\ln p$ of all targets of a row: of a whole answer, given what stands before it.
-
-    Not the mean: the probability of an answer is a product. So a longer one mostly has a lower sum.
-
-    Only positions with a target are scored, some at a time, and once more on the way back: the scores
-    of 4,096 tokens, kept, would be 2.5 GB with Qwen2's vocabulary.
-
-    Args:
-        model: scores the tokens.
-        ids_BT: token ids.
-        targets_BT: after each the token that is asked for, or `IGNORED`.
-
-    Returns:
-        logp_B, at least in float32; 0 where nothing is asked.
-    """
-    x_BTD = model.model(ids_BT)
-    asked_BT = targets_BT != IGNORED
-    x_XD, targets_X = x_BTD[asked_BT], targets_BT[asked_BT]
-    size = max(1, CHUNK_NUMBERS.get(x_XD.device.type, 2**24) // len(model.output_weight_VD))
-
-    def token_logp(x_XD: torch.Tensor, targets_X: torch.Tensor) -> torch.Tensor:
-        scores_XV = model.score(x_XD[None])[0]
-        exact = torch.promote_types(scores_XV.dtype, torch.float32)
-        return -F.cross_entropy(scores_XV.to(exact), targets_X, reduction="none")
-
-    pieces = zip(x_XD.split(size), targets_X.split(size), strict=True)
-    logp_X = torch.cat([checkpoint(token_logp, *piece, use_reentrant=False) for piece in pieces])
-    return logp_X.new_zeros(len(ids_BT)).index_add(0, asked_BT.nonzero()[:, 0], logp_X)
 
 
 def margins(logp: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -143,11 +110,7 @@ def _logps(model: Qwen2, pairs: Sequence[LearntPair]) -> torch.Tensor:
     if not pairs:
         raise ValueError("there is no pair to read; give at least one")
     rows = [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
-    # Filled up on the right, where causal attention never looks from the left.
-    ids_BT = pad_sequence([torch.tensor(ids) for ids, _ in rows], True)
-    targets_BT = pad_sequence([torch.tensor(asked) for _, asked in rows], True, IGNORED)
-    model.check_ids(ids_BT)
-    return answer_logp(model, ids_BT.to(model.device), targets_BT.to(model.device)).view(2, -1)
+    return answer_logp(model, *padded(model, rows)).view(2, -1)
 
 
 def dpo_step(

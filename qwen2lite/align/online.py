@@ -4,22 +4,13 @@ So it learns from its own mistakes, those it still makes. Qwen2 lets a reward mo
 (arXiv 2407.10671, section 4.3); how many answers it chooses from is unpublished.
 """
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from qwen2lite.align.dpo import LearntPair
-from qwen2lite.align.sft import Learnt
-from qwen2lite.infer.batch import generate_batch
-from qwen2lite.infer.sample import Sampling
+from qwen2lite.align.rollout import Reward, written_answers
 from qwen2lite.model.qwen2 import Qwen2
-from qwen2lite.text.chat import Message, encode_chat, turn_tokens
+from qwen2lite.text.chat import Message
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
-from qwen2lite.train.loss import IGNORED
-
-Reward = Callable[[Sequence[Sequence[Message]]], Sequence[float]]
-"""Says of each of several whole conversations how good its answer is."""
-_ROWS = 64
-"""Answers that are written at once."""
 
 
 def online_pairs(
@@ -50,35 +41,20 @@ def online_pairs(
         seed: of the samples.
 
     Raises:
-        ValueError: fewer samples, no temperature; see `generate_batch` and `encode_chat`.
+        ValueError: fewer samples, no temperature; see `written_answers` for the rest.
     """
     if samples < 2 or not temperature > 0:
         raise ValueError(
             "a best and a worst answer need 2 samples and a temperature above 0, or more; got "
             f"{samples} samples and a temperature of {temperature}"
         )
-    asked = [prompt for prompt in prompts for _ in range(samples)]
-    starts = [encode_chat(tokenizer, prompt) for prompt in asked]
-    seeds, (_, end) = random.Random(seed), turn_tokens(tokenizer)
-    draws = [Sampling(temperature=temperature, seed=seeds.getrandbits(60)) for _ in asked]
-    samplers = [draw.sampler() for draw in draws]
-    written = generate_batch(model, starts, max_new_tokens, samplers.__getitem__, {end}, rows=_ROWS)
-    answers = [{"role": "assistant", "content": tokenizer.decode(ids)} for ids in written]
-    scores = reward([[*prompt, said] for prompt, said in zip(asked, answers, strict=True)])
+    draw = (samples, temperature, 1.0, max_new_tokens, seed)
+    answers = written_answers(model, tokenizer, prompts, *draw)
+    scores = reward([answer.talk for answer in answers])
     pairs = []
-    for first in range(0, len(asked), samples):
+    for first in range(0, len(answers), samples):
         ranked = sorted(range(first, first + samples), key=lambda number: float(scores[number]))
         worst, best = ranked[0], ranked[-1]
         if scores[best] > scores[worst]:
-            chosen, rejected = (
-                _learnt(starts[number], written[number], end, max_new_tokens)
-                for number in (best, worst)
-            )
-            pairs.append((chosen, rejected))
+            pairs.append((answers[best].learnt, answers[worst].learnt))
     return pairs
-
-
-def _learnt(start: list[int], written: list[int], end: int, most: int) -> Learnt:
-    """An answer as it was written, token by token, and the end of its turn if there was one."""
-    said = [*written, end] if len(written) < most else written
-    return start + said, [IGNORED] * (len(start) - 1) + said + [IGNORED]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from qwen2lite import Qwen2
 from qwen2lite.align import dpo
+from qwen2lite.align import logp as how_likely
 from qwen2lite.align.dpo import (
-    answer_logp,
     dpo_loss,
     dpo_step,
     margins,
@@ -20,6 +20,7 @@ from qwen2lite.align.dpo import (
     pair_logps,
     train_dpo,
 )
+from qwen2lite.align.logp import answer_logp
 from qwen2lite.align.pairs import pairs as pairs_about
 from qwen2lite.align.reward import pairwise_loss
 from qwen2lite.align.sft import answer_targets
@@ -291,7 +292,7 @@ def test_scores_of_a_vocabulary_are_never_many_nor_kept(monkeypatch):
     assert not kept
     logp.sum().backward()
     assert sum(scored) == 2 * asked
-    monkeypatch.setattr(dpo, "checkpoint", lambda function, *args, **_: function(*args))
+    monkeypatch.setattr(how_likely, "checkpoint", lambda function, *args, **_: function(*args))
     assert what_is_kept(monkeypatch, small(), rows)[2]
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from qwen2lite.align import online
+from qwen2lite.align import rollout
 from qwen2lite.align.online import online_pairs
 from qwen2lite.align.questions import question
 from qwen2lite.align.sft import answer_targets
@@ -60,7 +60,7 @@ def test_only_an_answer_that_ended_has_its_end_to_learn(tokenizer, monkeypatch):
     end = tokenizer.special_tokens["<|im_end|>"]
     done, cut = tokenizer.encode("Elmford."), tokenizer.encode("Ada Ash lives in Elm")
     assert len(done) < len(cut)
-    monkeypatch.setattr(online, "generate_batch", lambda *_, **__: [done, cut])
+    monkeypatch.setattr(rollout, "generate_batch", lambda *_, **__: [done, cut])
     by_end = lambda talks: [float(talk[-1]["content"].endswith(".")) for talk in talks]  # noqa: E731
     [(chosen, rejected)] = online_pairs(tiny(), tokenizer, ask(1), by_end, 2, 1.0, len(cut))
     start = encode_chat(tokenizer, ask(1)[0])
