@@ -7,7 +7,7 @@ Every folder is a part of the course, and imports go down this list:
     model/     the network: norm, rope, attention, mlp, moe, cache, qwen2
     infer/     using it: sampling, generation, batches; packed, in fewer bits, compiled
     train/     making it: corpus, loss, optimizer, loop, checkpoints
-    evaluate/  how good it is: perplexity, facts, keys in long texts
+    evaluate/  how good it is: perplexity, examinations, keys in long texts
     align/     an assistant of it: answers learnt from conversations
     learn/     the course's tools: checks, hints, your own package
     commands/  the longer commands of python -m qwen2lite

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from qwen2lite.commands import bench, talk, train
+from qwen2lite.commands import bench, evaluate, talk, train
 
 PROGRAM = "python -m qwen2lite"
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     talk.add(commands)
     train.add(commands)
     bench.add(commands)
+    evaluate.add(commands)
 
     encode = commands.add_parser("encode", help="show the tokens of a text")
     encode.add_argument("text", help="any text")

@@ -1,17 +1,26 @@
 """The command line as a person meets it: a real process, its words and its exit status."""
 
+import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import qwen2lite
 from qwen2lite.__main__ import main
+from qwen2lite.commands.evaluate import BY
+from qwen2lite.evaluate.choice import WAYS, is_right, read_questions, score_questions
+from qwen2lite.evaluate.uncertainty import wilson
+from qwen2lite.infer.load import load
+from qwen2lite.text.tokenizer import Qwen2Tokenizer
+from qwen2lite.train.world import CITIES, people
 from tests.conftest import REAL_MODEL
 
 TINY = str(Path(__file__).parents[1] / "data" / "qwen2-tiny")
+SUMS = str(Path(__file__).parents[1] / "data" / "exam" / "sums.jsonl")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -28,8 +37,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(
-    "command", ["fetch", "chat", "generate", "train", "plan", "encode", "doctor", "lab", "bench"]
-)
+    "command", ["fetch", "chat", "generate", "train", "plan", "encode", "doctor", "lab", "bench",
+                "evaluate"],
+)  # fmt: skip
 def test_every_command_has_help(command):
     result = run(command, "--help")
     assert result.returncode == 0
@@ -47,6 +57,9 @@ def test_every_command_has_help(command):
         (["train", "nowhere.toml"], "there is no nowhere.toml"),
         (["plan", "--memory", "inf"], "memory must be above 0 and not infinite"),
         (["plan", "--model", "8b"], "no published Qwen2 is called '8b'"),
+        (["evaluate", "nowhere.jsonl"], "there is no nowhere.jsonl; name a file of questions"),
+        (["evaluate", SUMS, "--shots", "-1"], "--shots must be 0 or more"),
+        (["evaluate", SUMS], "no model is fetched yet"),
         (["fetch", "qwen3"], "no file, folder or model is called 'qwen3'"),
     ],
 )
@@ -186,3 +199,65 @@ def test_the_readme_is_short_and_names_both_commands():
     assert len(readme.splitlines()) <= 150
     assert "make lab" in readme
     assert "make test" in readme
+
+
+def exam_file(folder: Path, *lines: dict[str, object]) -> str:
+    file = folder / "exam.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return str(file)
+
+
+def choices_of_the_world() -> list[dict[str, object]]:
+    """Where some of its people live; their jobs are the subjects."""
+    lines: list[dict[str, object]] = []
+    for number, person in enumerate(people()[:12]):
+        choices = [city for city in CITIES if city != person.city][:3]
+        choices.insert(number % 4, person.city)
+        fields = {"question": f"Where is the home of {person.name}?", "subject": person.job}
+        lines.append({**fields, "choices": choices, "answer": "ABCD"[number % 4]})
+    return lines
+
+
+@pytest.mark.parametrize("by", ["letter", "byte"])
+def test_evaluate_counts_right_answers_by_subject_and_in_all(by, tmp_path, capsys):
+    file = exam_file(tmp_path, *choices_of_the_world())
+    model, tokenizer = load(TINY, "float32", "cpu"), Qwen2Tokenizer.from_pretrained(TINY)
+    wanted = Counter()
+    for scored in score_questions(model, tokenizer, read_questions(file)):
+        wanted.update({scored.question.subject: is_right(scored, by), "all": is_right(scored, by)})
+    assert 0 < wanted["all"] < 12
+
+    common = ["evaluate", file, "--model", TINY, "--shots", "0", "--by", by, "--dtype", "float32"]
+    assert main(common) == 0
+    *rows, note = capsys.readouterr().out.splitlines()
+    found = {row.split()[0]: int(re.search(r" %  (\d+) of \d+$", row)[1]) for row in rows}
+    assert found == dict(wanted)
+    assert "95 of 100" in note
+
+    assert main([*common, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    total = printed["all"]
+    assert (printed["by"], printed["shots"], total["total"]) == (by, 0, 12)
+    assert (total["low"], total["high"]) == wilson(wanted["all"], 12)
+    assert {row["subject"]: row["right"] for row in printed["subjects"]} | {
+        "all": total["right"]
+    } == dict(wanted)
+
+
+def test_evaluate_tells_sums_by_their_fields_and_says_which_gave_no_number(tmp_path, capsys):
+    sums = [{"question": f"How many are {n} and 1?", "answer": f"#### {n + 1}"} for n in (2, 5, 7)]
+    file = exam_file(tmp_path, *sums)
+    assert main(["evaluate", file, "--model", TINY, "--shots", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "by" not in found and found["all"]["total"] == 3
+    assert 0 <= found["all"]["without_number"] <= 3 - found["all"]["right"]
+
+    file = exam_file(tmp_path, *sums, *choices_of_the_world())
+    assert main(["evaluate", file, "--model", TINY]) == 2
+    assert "make two files of it" in capsys.readouterr().err
+
+
+def test_evaluate_names_the_ways_that_there_are():
+    assert set(BY) == set(WAYS)
+    result = run("evaluate", SUMS, "--by", "length")
+    assert result.returncode == 2 and "unconditional" in result.stderr
