@@ -57,15 +57,19 @@ def answer_logp(model: Qwen2, ids_BT: torch.Tensor, targets_BT: torch.Tensor) ->
     return token_logp(model, ids_BT, targets_BT).sum(1)
 
 
-def padded(model: Qwen2, rows: Sequence[Learnt]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of unlike length as ids_BT and targets_BT, on the model's device.
+def in_rows(rows: Sequence[Learnt]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of unlike length as ids_BT and targets_BT, filled up on the right, where causal attention
+    never looks from the left."""
+    ids, targets = ([torch.tensor(side) for side in sides] for sides in zip(*rows, strict=True))
+    return pad_sequence(ids, True), pad_sequence(targets, True, IGNORED)
 
-    They are filled up on the right, where causal attention never looks from the left.
+
+def padded(model: Qwen2, rows: Sequence[Learnt]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`in_rows` for a model, on its device.
 
     Raises:
         ValueError: ids outside the vocabulary.
     """
-    ids_BT = pad_sequence([torch.tensor(ids) for ids, _ in rows], True)
-    targets_BT = pad_sequence([torch.tensor(asked) for _, asked in rows], True, IGNORED)
+    ids_BT, targets_BT = in_rows(rows)
     model.check_ids(ids_BT)
     return ids_BT.to(model.device), targets_BT.to(model.device)

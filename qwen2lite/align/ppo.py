@@ -81,7 +81,8 @@ class Measured:
     score: float
     """The mean, as the reward gives it."""
     kl: float
-    """Nats by which an answer is likelier than under the reference, on average."""
+    """Nats by which an answer is likelier than under the reference, on average. It may fall below 0,
+    which no divergence does: the answers are few, and top-p never draws the policy's tail."""
     tokens: float
     """Of an answer, with its end."""
     unfinished: float

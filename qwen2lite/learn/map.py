@@ -57,6 +57,8 @@ _ALIGNMENT = (
     ("rewards from pairs", 72, False),
     ("better answers likelier", 73, False),
     ("merged with what SFT did", 73, False),
+    ("a value for every token", 74, False),
+    ("an examination", 75, False),
 )
 _USE = (
     ("tensors out of a file", 32, False),

@@ -55,7 +55,7 @@ def test_the_lessons_about_experts_have_a_map_of_their_own(lesson, capsys):
     assert drawn.splitlines()[0].strip() == "a trained dense model" and "◀ this lesson" in drawn
 
 
-@pytest.mark.parametrize("lesson", (71, 72, 73))
+@pytest.mark.parametrize("lesson", range(71, 76))
 def test_the_lessons_about_alignment_have_a_map_of_their_own(lesson, capsys):
     show_map(lesson)
     drawn = capsys.readouterr().out
