@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--model", help="real weights too: name, folder or .gguf file")
     doctor.set_defaults(run=_doctor)
 
+    report = commands.add_parser("report", help="write a page on your model, to hand in")
+    report.add_argument("--model", help="name, folder or .gguf file (default: the fetched 0.5B)")
+    report.set_defaults(run=_report)
+
     lab = commands.add_parser("lab", help="copy the lessons to work/ and open them in JupyterLab")
     lab.set_defaults(run=_lab)
     return parser
@@ -89,6 +93,12 @@ def _doctor(flags: argparse.Namespace) -> int:
         found = doctor(parts, flags.model)
     print(found)
     return 0 if found.healthy else 1
+
+
+def _report(flags: argparse.Namespace) -> None:
+    from qwen2lite.learn.report import write_report
+
+    print(write_report(flags.model))
 
 
 def _lab(flags: argparse.Namespace) -> None:

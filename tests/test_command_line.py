@@ -38,7 +38,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.parametrize(
     "command", ["fetch", "chat", "generate", "train", "plan", "encode", "doctor", "lab", "bench",
-                "evaluate"],
+                "evaluate", "report"],
 )  # fmt: skip
 def test_every_command_has_help(command):
     result = run(command, "--help")

@@ -16,11 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 import qwen2lite
 from qwen2lite.learn.check import Report, examine, is_strict, is_the_packages_own, show
 from qwen2lite.learn.source import standalone_source
 from qwen2lite.model.config import Qwen2Config
-from qwen2lite.model.qwen2 import Parts
+from qwen2lite.model.qwen2 import Parts, Qwen2
 
 _FIELDS = {field.name: field.default for field in fields(Parts)}
 
@@ -73,6 +75,22 @@ def my_parts() -> Parts:
     folder = learner_home() / "my_qwen2"
     kept = [name for name in _FIELDS if (folder / f"{name}.py").is_file()]
     return Parts(**{name: _load(folder / f"{name}.py", name) for name in kept})
+
+
+def with_parts(model: Qwen2, parts: Parts) -> Qwen2:
+    """A model of other parts that shares the weights of this one, and so takes no memory.
+
+    Args:
+        model: any loaded one.
+        parts: what to build the other from.
+
+    Raises:
+        RuntimeError: the parts have other parameters than the model; PyTorch names them.
+    """
+    with torch.device("meta"):
+        other = Qwen2(model.config, parts)
+    other.load_state_dict(model.state_dict(), assign=True)
+    return other.eval()
 
 
 @dataclass(frozen=True)
