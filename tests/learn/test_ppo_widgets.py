@@ -78,7 +78,7 @@ def test_another_decay_and_another_answer_are_drawn(monkeypatch):
         draw(decay=decay, answer="wrong")
         first.append(heights(plt.gcf().axes[2])[0])
     assert first == pytest.approx([-0.5, -0.65], abs=1e-6)
-    draw(decay=1.0, answer=boxes["answer"][1])
+    draw(decay=1.0, answer=boxes["answer"].options[1])
     assert heights(plt.gcf().axes[2]) == pytest.approx([0.8, 0.6], abs=1e-6)
 
 

@@ -70,7 +70,8 @@ def explore_bugs(tried: Mapping[str, Tried], right: Tried) -> None:
         print(f"without it: {right.answer!r}\nwith it:    {found.answer!r}\n")
         print(textwrap.fill(" ".join(f"{found.wrong.__doc__}".split()), 95))
 
-    ipywidgets.interact(show, bug=ipywidgets.Dropdown(options=list(tried), description="bug"))
+    wide = ipywidgets.Layout(width="26em")
+    ipywidgets.interact(show, bug=ipywidgets.Dropdown(options=list(tried), layout=wide))
 
 
 def draw_distances(groups: Mapping[str, Mapping[str, float]], tolerance: float, title: str) -> None:

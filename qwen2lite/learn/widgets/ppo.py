@@ -66,7 +66,9 @@ def explore_judged(judged: Mapping[str, Judged]) -> None:
     slider = ipywidgets.SelectionSlider(
         options=[0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0], value=0.95, description="λ"
     )
-    ipywidgets.interact(draw, decay=slider, answer=list(judged))
+    wide = ipywidgets.Layout(width="44em")
+    menu = ipywidgets.Dropdown(options=list(judged), layout=wide)
+    ipywidgets.interact(draw, decay=slider, answer=menu)
 
 
 def draw_clip(clip: float = 0.2, advantage: float = 1.0) -> None:
