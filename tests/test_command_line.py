@@ -252,6 +252,8 @@ def test_evaluate_tells_sums_by_their_fields_and_says_which_gave_no_number(tmp_p
     assert "by" not in found and found["all"]["total"] == 3
     assert 0 <= found["all"]["without_number"] <= 3 - found["all"]["right"]
 
+    assert main(["evaluate", file, "--model", TINY, "--shots", "1", "--examples", SUMS]) == 0
+    assert " of 3" in capsys.readouterr().out
     file = exam_file(tmp_path, *sums, *choices_of_the_world())
     assert main(["evaluate", file, "--model", TINY]) == 2
     assert "make two files of it" in capsys.readouterr().err

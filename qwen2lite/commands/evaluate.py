@@ -24,6 +24,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     flag("--model", help="name, folder or .gguf file (default: the fetched 0.5B)")
     flag("--shots", type=int, default=5, help="examples before each question (default: 5)")
+    flag("--examples", help="another file to take them from (default: the questions themselves)")
     flag(
         "--by", choices=BY, default="letter", help="what decides between options (default: letter)"
     )
@@ -42,14 +43,13 @@ def _evaluate(flags: argparse.Namespace) -> None:
     if flags.shots < 0:
         raise ValueError(f"--shots must be 0 or more, got {flags.shots}")
     asked = read_json_lines(flags.file, _asked)
-    if len({type(one) for one in asked}) > 1:
-        raise ValueError(
-            f"{flags.file} mixes questions with choices and sums; make two files of it"
-        )
+    examples = read_json_lines(flags.examples, _asked) if flags.examples else []
+    if len({type(one) for one in [*asked, *examples]}) > 1:
+        raise ValueError("questions with choices and sums are mixed; make two files of it")
     source = source_of(flags)
     tokenizer = Qwen2Tokenizer.from_pretrained(source)
     model = load(source, flags.dtype, flags.device)
-    answered = list(_answers(flags, model, tokenizer, asked))
+    answered = list(_answers(flags, model, tokenizer, asked, examples))
     groups: dict[str, list[bool]] = {}
     for subject, right in answered:
         groups.setdefault(subject, []).append(right is True)
@@ -72,7 +72,11 @@ def _asked(fields: dict[str, Any]) -> "Question | Problem":
 
 
 def _answers(
-    flags: argparse.Namespace, model: "Qwen2", tokenizer: "Qwen2Tokenizer", asked: Sequence[Any]
+    flags: argparse.Namespace,
+    model: "Qwen2",
+    tokenizer: "Qwen2Tokenizer",
+    asked: Sequence[Any],
+    examples: Sequence[Any],
 ) -> Iterator[tuple[str, bool | None]]:
     """Yields each question's subject, and whether the answer is right; None is one without a number."""
     from tqdm import tqdm
@@ -85,10 +89,11 @@ def _answers(
 
     if hasattr(asked[0], "choices"):
         together = sorted(asked, key=lambda question: question.subject)  # they share their shots
-        for scored in bar(score_questions(model, tokenizer, together, flags.shots, (flags.by,))):
+        order = (together, flags.shots, (flags.by,), examples)
+        for scored in bar(score_questions(model, tokenizer, *order)):
             yield scored.question.subject, is_right(scored, flags.by)
     else:
-        for _, written in bar(solve(model, tokenizer, asked, flags.shots)):
+        for _, written in bar(solve(model, tokenizer, asked, flags.shots, examples=examples)):
             yield "", None if written.number is None else written.is_right
 
 

@@ -119,6 +119,13 @@ def is_right(scored: Scored, by: str = "letter") -> bool:
     return choose(scored, by) == scored.question.answer
 
 
+def listed(question: Question) -> str:
+    """A question with its options under letters, down to the "Answer:" that waits for one."""
+    options = zip(LETTERS, question.choices, strict=False)
+    lines = [question.question, *(f"{letter}. {option}" for letter, option in options), ANSWER]
+    return "\n".join(lines)
+
+
 def choice_prompt(question: Question, shots: Sequence[Question] = ()) -> str:
     """The question after worked examples, its options under letters; " A" … " D" may follow.
 
@@ -130,8 +137,8 @@ def choice_prompt(question: Question, shots: Sequence[Question] = ()) -> str:
     """
     subject = f" about {question.subject}" if question.subject else ""
     heading = f"Multiple choice questions{subject}, with answers.\n\n"
-    asked = [f"{_listed(shot)} {LETTERS[shot.answer]}\n\n" for shot in shots]
-    return "".join((heading, *asked, _listed(question)))
+    asked = [f"{listed(shot)} {LETTERS[shot.answer]}\n\n" for shot in shots]
+    return "".join((heading, *asked, listed(question)))
 
 
 def open_prompt(question: Question, shots: Sequence[Question] = ()) -> str:
@@ -141,7 +148,7 @@ def open_prompt(question: Question, shots: Sequence[Question] = ()) -> str:
 
 
 def few_shots(question: Question, examination: Iterable[Question], count: int) -> list[Question]:
-    """The first questions of the same subject, without this one: so all can be asked.
+    """The first questions of the same subject, without this one or a copy: so all can be asked.
 
     Raises:
         ValueError: the subject has fewer others.
@@ -162,6 +169,7 @@ def score_questions(
     questions: Sequence[Question],
     shots: int = 0,
     by: Collection[str] = tuple(WAYS),
+    examples: Sequence[Question] = (),
 ) -> Iterator[Scored]:
     """Reads each question and yields what every way compares.
 
@@ -174,22 +182,23 @@ def score_questions(
         questions: those of a subject one after the other, where they have shots.
         shots: examples before each, see `few_shots`.
         by: ways that are going to be asked for; what none of them needs isn't read.
+        examples: where shots are taken from, as MMLU has a set for them; the questions if none.
 
     Raises:
         ValueError: too many shots, or a question beyond the model's context.
     """
     listed, opened, alone = (Reader(model, tokenizer) for _ in range(3))
     for question in questions:
-        examples = few_shots(question, questions, shots)
+        before = few_shots(question, examples or questions, shots)
         options = [f" {choice}" for choice in question.choices]
         letters = [f" {letter}" for letter in LETTERS[: len(options)]]
         letter_logps: list[float] = []
         option_logps: list[float] = []
         alone_logps: list[float] = []
         if "letter" in by:
-            letter_logps = listed.logps(choice_prompt(question, examples), letters)
+            letter_logps = listed.logps(choice_prompt(question, before), letters)
         if set(by) - {"letter"}:
-            option_logps = opened.logps(open_prompt(question, examples), options)
+            option_logps = opened.logps(open_prompt(question, before), options)
         if "unconditional" in by:
             alone_logps = alone.logps(ANSWER, options)
         tokens = tuple(len(opened.ids(option)) for option in options)
@@ -218,12 +227,6 @@ def question_of(fields: dict[str, Any]) -> Question:
     if type(answer) is not int:
         raise ValueError(f"answer must be a number from 0 or a letter from A, got {answer!r}")
     return Question(str(asked), tuple(map(str, choices)), answer, fields.get("subject", ""))
-
-
-def _listed(question: Question) -> str:
-    options = zip(LETTERS, question.choices, strict=False)
-    lines = [question.question, *(f"{letter}. {option}" for letter, option in options), ANSWER]
-    return "\n".join(lines)
 
 
 def _open(question: Question) -> str:

@@ -100,6 +100,7 @@ def solve(
     shots: int = 0,
     max_new_tokens: int = 256,
     rows: int = 8,
+    examples: Sequence[Problem] = (),
 ) -> Iterator[tuple[int, Written]]:
     """Lets a model write, several problems at once; yields each one's number as soon as it is done.
 
@@ -109,19 +110,20 @@ def solve(
     Args:
         model: in evaluation mode, with full attention.
         tokenizer: of that model.
-        problems: those asked; the first others are each one's examples.
-        shots: examples before each.
+        problems: those asked.
+        shots: examples before each, the first that aren't the problem itself.
         max_new_tokens: of an answer.
         rows: answers that are written at once.
+        examples: where shots are taken from; the problems if none.
 
     Raises:
-        ValueError: fewer other problems than shots, or see `generate_batch`.
+        ValueError: fewer examples than shots, or see `generate_batch`.
     """
-    if not 0 <= shots < len(problems):
-        raise ValueError(f"{len(problems)} problems leave no {shots} shots for each; ask for fewer")
     prompts = []
     for problem in problems:
-        others = [other for other in problems[: shots + 1] if other != problem]
+        others = [other for other in examples or problems if other != problem]
+        if not 0 <= shots <= len(others):
+            raise ValueError(f"{len(others)} other problems leave no {shots} shots; ask for fewer")
         text = problem_prompt(problem, others[:shots])
         prompts.append(tokenizer.encode(text, allowed_special="none"))
     stops = {*tokenizer.eos_ids, *question_ids(tokenizer)}

@@ -168,6 +168,13 @@ def test_shots_are_the_first_others_of_the_subject():
         few_shots(SUN, [SKY, SUN, other, SNOW], 3)
 
 
+def test_examples_may_come_from_elsewhere(model):
+    [found] = score_questions(model, TOKENIZER, [SUN], 2, ("letter",), examples=[SKY, SUN, SNOW])
+    letters = [f" {letter}" for letter in LETTERS[: len(SUN.choices)]]
+    text = choice_prompt(SUN, [SKY, SNOW])
+    assert list(found.letter_logps) == Reader(model, TOKENIZER).logps(text, letters)
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [

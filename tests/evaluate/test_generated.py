@@ -118,6 +118,13 @@ def test_a_batch_writes_what_each_would_alone(model, shots):
         assert found[number] == Written(problem, alone)
 
 
+def test_examples_may_come_from_elsewhere(model):
+    [(_, found)] = solve(model, TOKENIZER, [APPLES], 2, 6, examples=[APPLES, PEARS, PLUMS])
+    prompt = TOKENIZER.encode(problem_prompt(APPLES, [PEARS, PLUMS]))
+    alone = TOKENIZER.decode(generate_ids(model, prompt, 6)).split("Question:")[0].strip()
+    assert found.text == alone
+
+
 @pytest.mark.parametrize("written", [" 4.\n\nQuestion: 5", " 4.\n\nQuestion", " 4.<|im_end|> 5"])
 def test_an_answer_ends_where_the_next_question_begins(monkeypatch, model, written):
     """The model is one that goes on with `written`, a question of its own."""
@@ -141,7 +148,7 @@ def test_a_vocabulary_without_that_token_stops_at_none_and_the_text_is_cut():
 
 
 def test_too_many_shots_are_refused(model):
-    with pytest.raises(ValueError, match="2 problems leave no 2 shots"):
+    with pytest.raises(ValueError, match="1 other problems leave no 2 shots"):
         list(solve(model, TOKENIZER, [APPLES, PEARS], shots=2))
 
 
