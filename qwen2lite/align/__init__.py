@@ -8,5 +8,6 @@ logp                  how likely a model finds an answer
 dpo                   the better answer of a pair made likelier
 rollout, online       a model's own answers, and pairs of them
 ppo_loss, ppo         its own answers judged token by token, with a value model
+update                one step of a model, and none where its loss is no number
 merge                 an optimizer that keeps what SFT did
 """

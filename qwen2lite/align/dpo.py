@@ -13,7 +13,6 @@ is while the policy goes on from episode to episode.
 Source: arXiv 2305.18290; Qwen2's use of it: arXiv 2407.10671, section 4.3.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -23,8 +22,8 @@ import torch.nn.functional as F
 
 from qwen2lite.align.logp import answer_logp, padded
 from qwen2lite.align.sft import Learnt
+from qwen2lite.align.update import update
 from qwen2lite.model.qwen2 import Qwen2
-from qwen2lite.train.optim import clip_gradients
 from qwen2lite.train.schedule import Schedule
 
 LearntPair = tuple[Learnt, Learnt]
@@ -134,17 +133,9 @@ def dpo_step(
     Raises:
         ValueError: no pair, another beta, or a loss or gradient that is no number.
     """
-    optimizer.zero_grad()
     logp = _logps(model, pairs)
-    dpo_loss(margins(logp, reference), beta).backward()
-    norm = float(clip_gradients(model.parameters(), max_gradient_norm))
     measured = measure(logp.detach(), reference, beta)
-    if not math.isfinite(measured.loss + norm):
-        raise ValueError(
-            f"the loss is {measured.loss} and the norm of its gradient {norm}; this step moved no "
-            "weight. Begin again with a lower learning rate"
-        )
-    optimizer.step()
+    update(optimizer, dpo_loss(margins(logp, reference), beta), max_gradient_norm)
     return measured
 
 

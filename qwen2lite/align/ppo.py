@@ -16,11 +16,11 @@ from qwen2lite.align.logp import padded, token_logp
 from qwen2lite.align.ppo_loss import advantages, policy_loss, token_rewards, value_loss
 from qwen2lite.align.reward import RewardModel
 from qwen2lite.align.rollout import Answer, Reward, written_answers
+from qwen2lite.align.update import update
 from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.text.chat import Message
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
 from qwen2lite.train.loss import IGNORED
-from qwen2lite.train.optim import clip_gradients
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class PPO:
             x[said_BT] for x in (values_BT, written.values_BT, written.returns_BT)
         )
         loss = value_loss(now, foreseen, came, told.value_clip)
-        _move(self.value_optimizer, loss, told.max_gradient_norm)
+        update(self.value_optimizer, loss, told.max_gradient_norm)
         if self.steps < told.value_only:
             return 0.0
         logp_BT = token_logp(self.policy, written.ids_BT, written.targets_BT)
@@ -230,20 +230,7 @@ class PPO:
             x[said_BT] for x in (logp_BT, written.logp_BT, written.advantages_BT)
         )
         loss = policy_loss(logp, before, ahead, told.clip)
-        _move(self.policy_optimizer, loss, told.max_gradient_norm)
+        update(self.policy_optimizer, loss, told.max_gradient_norm)
         ratio = (logp - before).exp().detach()
         gone = torch.where(ahead > 0, ratio > 1 + told.clip, ratio < 1 - told.clip)
         return float(gone.float().mean())
-
-
-def _move(optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    norm = float(clip_gradients(weights, max_norm))
-    if not math.isfinite(loss.item() + norm):
-        raise ValueError(
-            f"the loss is {loss.item()} and the norm of its gradient {norm}; this update moved no "
-            "weight. Begin again with a lower learning rate"
-        )
-    optimizer.step()
