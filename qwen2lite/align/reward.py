@@ -5,7 +5,9 @@ target: only that one reward is to be larger than the other.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,26 @@ _TEXTS = 64
 """Conversations that are read at once."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig(Qwen2Config):
+    """A `Qwen2Config` whose config.json names the class with which transformers reads a reward."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Arguments and result are those of `Qwen2Config`.
+
+        The class reads its number at the last token that isn't padding, so it has to know which is.
+        """
+        values = super().to_dict()
+        [kind] = values["architectures"]
+        ends = self.eos_token_id
+        return values | {
+            "architectures": [kind.replace("CausalLM", "SequenceClassification")],
+            "id2label": {"0": "reward"},
+            "label2id": {"reward": 0},
+            "pad_token_id": ends[0] if isinstance(ends, list) else ends,
+        }
+
+
 class RewardModel(Qwen2):
     r"""A Qwen2 whose output layer gives way to a single row: `model(ids_BT)[..., 0]` is rewards_BT.
 
@@ -36,7 +58,8 @@ class RewardModel(Qwen2):
     and its loss is $\ln 2$; it needs no seed. The layers get no gradient in the first step, as what
     they do changes nothing yet, and learn from the second on.
 
-    `train` and `export` write it as they write a Qwen2, and `RewardModel.from_pretrained` reads it.
+    `train` and `export` write it as they write a Qwen2, and `RewardModel.from_pretrained` reads it; so
+    does `Qwen2ForSequenceClassification` of transformers.
 
     Args:
         config: the shape; that of the model whose layers it takes over.
@@ -48,7 +71,7 @@ class RewardModel(Qwen2):
     """
 
     def __init__(self, config: Qwen2Config, parts: Parts | None = None):
-        super().__init__(config, parts)
+        super().__init__(RewardConfig(**vars(config)), parts)
         if not config.tie_word_embeddings:
             del self.lm_head
         self.reward = nn.Linear(config.hidden_size, 1, bias=False)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from qwen2lite.weights.checkpoint import Checkpoint
-from qwen2lite.weights.experts import published_parts
+from qwen2lite.weights.published import published_parts
 
 TIED = "lm_head.weight"
 """A tied checkpoint may store it a second time; the model then has no such parameter."""
@@ -119,7 +119,8 @@ def _owner(model: nn.Module, name: str) -> str:
     module: nn.Module = model
     owner = type(model).__name__
     for step in name.split(".")[:-1]:
-        module = getattr(module, step, module)
+        found = getattr(module, step, module)
+        module = found if isinstance(found, nn.Module) else module
         if not isinstance(module, nn.Linear | nn.Embedding | nn.ModuleList):
             owner = type(module).__name__
     return owner

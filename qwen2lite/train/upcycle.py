@@ -20,7 +20,7 @@ import torch
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.loading import WithoutInitialising
 from qwen2lite.model.qwen2 import Qwen2
-from qwen2lite.weights.experts import published_parts
+from qwen2lite.weights.published import published_parts
 
 _EXPERT_FIELDS = (
     "num_experts",

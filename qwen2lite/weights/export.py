@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import save_file
 
-from qwen2lite.weights.experts import published_parts
+from qwen2lite.weights.published import published_parts
 
 WRITTEN = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",

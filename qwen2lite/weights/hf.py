@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from qwen2lite.weights.experts import Index, published_parts
+from qwen2lite.weights.published import Index, published_parts
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -32,6 +32,7 @@ from qwen2lite.train.gradients import Cores, accumulate
 from qwen2lite.train.loss import IGNORED
 from qwen2lite.train.settings import TrainSettings
 from qwen2lite.train.world import people
+from qwen2lite.weights.export import export
 from tests.align.tiny import TINY, tiny
 
 SETTINGS = TrainSettings(
@@ -275,11 +276,36 @@ def test_a_stopped_run_goes_on(tokenizer, tmp_path):
 
 
 def test_a_reward_model_and_a_language_model_are_not_taken_for_each_other(tokenizer, tmp_path):
-    with pytest.raises(ValueError, match=r"no reward.weight \[1, 128\], which RewardModel asks"):
+    with pytest.raises(ValueError, match=r"no score.weight \[1, 128\], which RewardModel asks"):
         RewardModel.from_pretrained(TINY, device="cpu")
     learnt = [pair_targets(tokenizer, pair) for pair in mixed(2)]
     told = dataclasses.replace(SETTINGS, steps=2)
     model = RewardModel.from_model(tiny())
     folder = train_reward(model, tokenizer, learnt, told, tmp_path, bar=False)
-    with pytest.raises(ValueError, match=r"has no reward.weight \[1, 128\], which the checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"Qwen2 has no score.weight \[1, 128\], which the checkpoint"
+    ):
         Qwen2.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_transformers_reads_the_same_rewards(tokenizer, tmp_path, tied):
+    config = dataclasses.replace(tiny().config, tie_word_embeddings=tied)
+    torch.manual_seed(0)
+    model = RewardModel(config).eval()
+    torch.nn.init.normal_(model.reward.weight)
+    export(model, tmp_path / "reward", tokenizer)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "reward", attn_implementation="eager", dtype=torch.float32
+    )
+    assert type(theirs).__name__ == "Qwen2ForSequenceClassification"
+    texts = [to_the_end(tokenizer, talk) for pair in mixed(3) for talk in pair.conversations]
+    pad = tokenizer.special_tokens["<|endoftext|>"]
+    longest = max(map(len, texts))
+    ids_BT = torch.tensor([text + [pad] * (longest - len(text)) for text in texts])
+    with torch.no_grad():
+        found = theirs(ids_BT, attention_mask=(ids_BT != pad).long()).logits
+        assert found.shape == (6, 1)
+        torch.testing.assert_close(model.read(texts), found[:, 0], rtol=1e-4, atol=1e-4)
+    again = RewardModel.from_pretrained(tmp_path / "reward", torch.float32, "cpu")
+    torch.testing.assert_close(again.read(texts), model.read(texts), rtol=0, atol=0)

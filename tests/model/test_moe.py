@@ -15,8 +15,8 @@ from qwen2lite.model.grouped import GroupedExperts, grouped_moe
 from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.moe import Experts, MixtureOfExperts, route
 from qwen2lite.model.qwen2 import Parts, Qwen2
-from qwen2lite.weights.experts import published_parts
 from qwen2lite.weights.export import export
+from qwen2lite.weights.published import published_parts
 
 GROUPED = Parts(moe=grouped_moe)
 # PyTorch's grouped product has no float64.

@@ -1,4 +1,4 @@
-"""The two forms of experts in files: a tensor for each matrix, as published, or all experts stacked.
+"""Tensors that have other names in files than in a model: stacked experts, and a reward's row.
 
 Qwen2's checkpoints have `mlp.experts.3.gate_proj.weight`. transformers 5 holds, and may write,
 `mlp.experts.gate_up_proj` [E, 2F, D] and `mlp.experts.down_proj` [E, D, F].
@@ -9,12 +9,14 @@ Index = tuple[int | slice, ...]
 
 
 def published_parts(name: str, shape: tuple[int, ...]) -> dict[str, Index]:
-    """The published tensors that a stacked one holds, and where in it each lies.
+    """The published tensors that one of a model holds, and where in it each lies.
 
     Args:
-        name: of any tensor; one that isn't a stack of experts is its own only part.
+        name: of any tensor; most are their own only part.
         shape: its shape.
     """
+    if name == "reward.weight":  # in a model `score` is what turns vectors into scores
+        return {"score.weight": ()}
     stem, _, leaf = name.rpartition(".")
     stacked = stem.endswith("mlp.experts") and leaf in ("gate_up_proj", "down_proj")
     if not stacked or len(shape) != 3:
