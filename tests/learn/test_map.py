@@ -1,5 +1,7 @@
 """The maps of the model and of training, as a lesson prints them."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,17 @@ def test_the_lessons_about_use_have_a_map_of_their_own(lesson, capsys):
 def test_the_other_lessons_show_the_map_of_the_model(lesson, capsys):
     show_map(lesson)
     assert capsys.readouterr().out.splitlines()[0].strip() == "text"
+
+
+@pytest.mark.parametrize(
+    "page", sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem
+)
+def test_the_map_that_a_page_keeps_is_as_it_is_drawn_now(page, capsys):
+    """nbval would say so too, after ten minutes."""
+    cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+    for cell in cells:
+        asked = re.search(r"^show_map\((?:lesson=)?(\d*)\)", "".join(cell["source"]), re.MULTILINE)
+        if cell["cell_type"] == "code" and asked:
+            show_map(int(asked[1] or 0))
+            kept = "".join("".join(output.get("text", "")) for output in cell["outputs"])
+            assert kept == capsys.readouterr().out
