@@ -50,7 +50,7 @@ def written_answers(
         samples: answers a prompt.
         temperature: see `Sampling`.
         top_p: see `Sampling`.
-        max_new_tokens: an answer that isn't done by then is cut off.
+        max_new_tokens: an answer that isn't done by then, or when the context is full, is cut off.
         seed: of the samples.
 
     Raises:
@@ -66,7 +66,7 @@ def written_answers(
     written = generate_batch(model, starts, max_new_tokens, samplers.__getitem__, {end}, rows=_ROWS)
     answers = []
     for prompt, start, ids in zip(asked, starts, written, strict=True):
-        ended = len(ids) < max_new_tokens
+        ended = len(ids) < min(max_new_tokens, model.config.context_length - len(start))
         said = [*ids, end] if ended else ids
         talk = [*prompt, {"role": "assistant", "content": tokenizer.decode(ids)}]
         targets = [IGNORED] * (len(start) - 1) + said + [IGNORED]

@@ -77,3 +77,18 @@ def test_samples_that_can_not_differ_are_refused(tokenizer):
     for more in ({"samples": 1}, {"temperature": 0.0}):
         with pytest.raises(ValueError, match="2 samples and a temperature above 0"):
             online_pairs(tiny(), tokenizer, ask(1), lambda talks: [0.0], **more)
+
+
+def test_an_answer_that_filled_the_context_was_cut_off(tokenizer):
+    model, long = tiny(), "Ada Ash lives in Elmford. " * 40
+    full = model.config.context_length - 3
+    while len(encode_chat(tokenizer, ask_about(long))) > full:
+        long = long[:-1]
+    [answer] = rollout.written_answers(model, tokenizer, [ask_about(long)], 1, max_new_tokens=64)
+    assert len(answer.learnt[0]) == model.config.context_length
+    assert not answer.ended
+    assert tokenizer.special_tokens["<|im_end|>"] not in answer.learnt[1]
+
+
+def ask_about(text):
+    return [{"role": "system", "content": ""}, {"role": "user", "content": text}]
