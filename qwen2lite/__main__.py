@@ -83,10 +83,10 @@ def _encode(flags: argparse.Namespace) -> None:
 def _doctor(flags: argparse.Namespace) -> int:
     from qwen2lite.learn import my_parts, receipt
     from qwen2lite.learn.doctor import doctor
+    from qwen2lite.learn.keep import require_yours
 
     parts = my_parts()
-    if not receipt(parts).yours:
-        raise ValueError("no part of yours is kept yet; an exercise ends with keep(...)")
+    require_yours(parts)
     print(receipt(parts))
     found = doctor(parts)
     if found.healthy and flags.model:

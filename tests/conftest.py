@@ -3,6 +3,8 @@
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,12 @@ def _need_real_weights() -> None:
 
     if not cached_path(REAL_MODEL).exists() and not os.environ.get("CI"):
         pytest.skip(f"not checked: run `python -m qwen2lite fetch {REAL_MODEL}` first")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """So small a model's work is shared by no threads: they would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

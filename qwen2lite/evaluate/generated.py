@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,11 @@ def solve(
     """
     prompts = []
     for problem in problems:
-        others = [other for other in examples or problems if other != problem]
-        if not 0 <= shots <= len(others):
-            raise ValueError(f"{len(others)} other problems leave no {shots} shots; ask for fewer")
-        text = problem_prompt(problem, others[:shots])
+        others = (other for other in examples or problems if other != problem)
+        before = list(islice(others, max(shots, 0)))
+        if len(before) != shots:
+            raise ValueError(f"{len(before)} other problems leave no {shots} shots; ask for fewer")
+        text = problem_prompt(problem, before)
         prompts.append(tokenizer.encode(text, allowed_special="none"))
     stops = {*tokenizer.eos_ids, *question_ids(tokenizer)}
     written = generate_each(model, prompts, max_new_tokens, eos_ids=stops, rows=rows)

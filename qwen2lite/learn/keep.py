@@ -124,6 +124,12 @@ def receipt(parts: Parts, config: Qwen2Config | None = None) -> Receipt:
     return Receipt(yours, tuple(n for n in counted if n not in yours))
 
 
+def require_yours(parts: Parts) -> None:
+    """Raises ValueError where no part is the learner's own: there is nothing to look at yet."""
+    if not receipt(parts).yours:
+        raise ValueError("no part of yours is kept yet; an exercise ends with keep(...)")
+
+
 def _idle(config: Qwen2Config) -> set[str]:
     """Parts that a model of this config is built without."""
     idle = set() if config.num_experts else {"route", "moe"}

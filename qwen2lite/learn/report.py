@@ -15,7 +15,7 @@ import torch
 from qwen2lite.infer.clock import Clock
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.learn.doctor import Diagnosis, doctor
-from qwen2lite.learn.keep import learner_home, my_parts, receipt, with_parts
+from qwen2lite.learn.keep import learner_home, my_parts, receipt, require_yours, with_parts
 from qwen2lite.learn.machine import check_machine
 from qwen2lite.learn.work import REPOSITORY, lesson_model
 from qwen2lite.model.parts import Parts
@@ -58,8 +58,7 @@ def write_report(
         FileNotFoundError: the model isn't there.
     """
     kept = my_parts() if parts is None else parts
-    if not receipt(kept).yours:
-        raise ValueError("no part of yours is kept yet; an exercise ends with keep(...)")
+    require_yours(kept)
     if not prompt.strip():
         raise ValueError(f"the prompt is {prompt!r}: write a question for your model")
     source = str(model_name or lesson_model())

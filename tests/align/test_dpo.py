@@ -28,16 +28,15 @@ from qwen2lite.train.loss import CHUNK_NUMBERS, IGNORED
 from qwen2lite.train.optim import AdamW, parameter_groups
 from qwen2lite.train.world import people
 from tests.align.tiny import CONFIG, tiny
+from tests.conftest import one_thread
 
 numbers = st.floats(-50, 50, allow_subnormal=False)
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 def small(seed=0):

@@ -18,16 +18,15 @@ from qwen2lite.train.loss import IGNORED
 from qwen2lite.train.optim import AdamW, parameter_groups
 from qwen2lite.train.world import people
 from tests.align.tiny import tiny
+from tests.conftest import one_thread
 
 PROMPTS = [question(person, "city", random.Random(0)) for person in people()[:3]]
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 def vowels(talks):

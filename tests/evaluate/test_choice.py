@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwen2lite import Qwen2, Qwen2Config, Qwen2Tokenizer
+from qwen2lite import Qwen2, Qwen2Tokenizer
 from qwen2lite.evaluate.choice import (
     LETTERS,
     WAYS,
@@ -27,6 +27,7 @@ from qwen2lite.evaluate.reader import Reader
 from qwen2lite.infer.compile import CompiledQwen2
 from qwen2lite.infer.load import load
 from qwen2lite.text.vocabulary import vocabulary_of
+from tests.evaluate.small import small
 
 EXAM = Path(__file__).parents[2] / "data" / "exam" / "choices.jsonl"
 TINY = EXAM.parents[1] / "qwen2-tiny"
@@ -38,13 +39,7 @@ SNOW = Question("What is white?", ("ink", "snow"), 1, "colours")
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=262, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
-        num_attention_heads=6, num_key_value_heads=2, initializer_range=0.3,
-        max_position_embeddings=512,
-    )  # fmt: skip
-    return Qwen2(config).eval()
+    return small(262)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen2lite import Qwen2, Qwen2Config, Qwen2Tokenizer
+from qwen2lite import Qwen2, Qwen2Tokenizer
 from qwen2lite.evaluate.generated import (
     Problem,
     Written,
@@ -23,6 +23,7 @@ from qwen2lite.evaluate.generated import (
 )
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.text.vocabulary import vocabulary_of
+from tests.evaluate.small import small
 
 EXAM = Path(__file__).parents[2] / "data" / "exam" / "sums.jsonl"
 WORD = [(b"Question"[:n], b"Question"[n : n + 1]) for n in range(1, 8)]
@@ -97,13 +98,7 @@ def test_the_prompt_by_hand():
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=268, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
-        num_attention_heads=6, num_key_value_heads=2, initializer_range=0.3,
-        max_position_embeddings=512,
-    )  # fmt: skip
-    return Qwen2(config).eval()
+    return small(268)
 
 
 @pytest.mark.parametrize("shots", [0, 2])

@@ -8,25 +8,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen2lite import Qwen2, Qwen2Config, Qwen2Tokenizer
+from qwen2lite import Qwen2Tokenizer
 from qwen2lite.evaluate.exact_match import exact_match
 from qwen2lite.evaluate.ngram import NGram
 from qwen2lite.evaluate.passkey import passkey_recall, resumable_recall
 from qwen2lite.evaluate.perplexity import perplexity, token_losses
 from qwen2lite.text.vocabulary import vocabulary_of
+from tests.evaluate.small import small
 
 TOKENIZER = Qwen2Tokenizer(vocabulary_of([(b" ", b"t"), (b"1", b"2")]))
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=261, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
-        num_attention_heads=6, num_key_value_heads=2, initializer_range=0.3,
-        max_position_embeddings=512,
-    )  # fmt: skip
-    return Qwen2(config).eval()
+    return small(261)
 
 
 def greedy(model, prompt, number):

@@ -10,6 +10,7 @@ import torch
 from qwen2lite import Qwen2, Qwen2Config
 from qwen2lite.train.loader import Loader
 from qwen2lite.train.settings import TrainSettings
+from tests.conftest import one_thread
 
 EOS = 0
 CONFIG = Qwen2Config(
@@ -40,11 +41,8 @@ SETTINGS = TrainSettings(
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """So small a model's work is shared by no threads: they would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 @pytest.fixture

@@ -6,24 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qwen2lite.learn.cases import PROBE
 from qwen2lite.learn.checks.capstone_reference import built, random_weights
 from qwen2lite.learn.mutants import attention, norm
 from qwen2lite.learn.watch import Watch
-from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.norm import RMSNorm
 from qwen2lite.model.parts import Parts
 from qwen2lite.model.rope import rotary_tables
 
 Record = list[tuple[str, Tensor]]
-_SHAPE = Qwen2Config(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    tie_word_embeddings=True,
-)
 
 
 class _OtherNorm(RMSNorm):
@@ -74,13 +65,13 @@ def patient(name: str) -> Callable[[Tensor], Record]:
     """
     if name not in _WARD:
         raise ValueError(f"there is no patient {name!r}; there are {', '.join(_WARD)}")
-    weights = random_weights(_SHAPE, seed=7)
+    weights = random_weights(PROBE, seed=7)
     weights["model.embed_tokens.weight"][40] *= 1e-3
 
     @torch.no_grad()
     def examined(ids_T: Tensor) -> Record:
         watch = Watch()
-        model = built(weights, _SHAPE, watch.parts(Parts(**_WARD[name][1])))
+        model = built(weights, PROBE, watch.parts(Parts(**_WARD[name][1])))
         watch.modules(model)
         watch.note("logits", "", model(torch.as_tensor(ids_T)[None]))
         return [(seen.place, tensor) for seen in watch.seen for tensor in seen.tensors]
