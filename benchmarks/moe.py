@@ -20,7 +20,7 @@ from qwen2lite.model.config import CONFIGS, Qwen2Config
 from qwen2lite.model.grouped import grouped_moe
 from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.moe import MixtureOfExperts, route
-from qwen2lite.weights.experts import published_parts
+from qwen2lite.weights.published import published_parts
 
 THREADS, TOKENS = 2, 2048
 SMALL = Qwen2Config(
