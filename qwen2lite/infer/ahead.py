@@ -31,7 +31,7 @@ def generate_ahead(
     )
     # Of each pair, the second step has been sent when the first one's token is waited for.
     for arrived, _ in pairwise(chain(steps, (None,))):
-        token = arrived()
+        (token,) = arrived()
         if token in eos_ids:
             return
         yield token
@@ -39,7 +39,7 @@ def generate_ahead(
 
 def _steps(
     model: Qwen2, prompt_ids: Sequence[int], max_new_tokens: int, sampler: Sampler
-) -> Iterator[Callable[[], int]]:
+) -> Iterator[Callable[[], list[int]]]:
     """Sends a step each time it is asked, and gives a function that waits for the step's token."""
     length = room(model, prompt_ids, max_new_tokens)
     cache = model.new_cache(length)
@@ -49,25 +49,30 @@ def _steps(
         logits_BV = model(unread_BT, cache, last_only=True)[:, -1]
         unread_BT = sampler(logits_BV, history_BS)[:, None]
         history_BS = torch.cat((history_BS, unread_BT), dim=1)
-        yield _sent(unread_BT)
+        yield sent(unread_BT[0])
 
 
 def fastest_writer(model: Qwen2) -> Callable[..., Iterator[int]]:
     """`generate_ahead` for a model on a GPU; `generate_ids` on a CPU, which has nobody to send to."""
-    return generate_ahead if model.device.type == "cuda" else generate_ids
+    return generate_ahead if works_beside(model.device) else generate_ids
 
 
-def _sent(token_BT: torch.Tensor) -> Callable[[], int]:
-    """Sends a number to the host's memory. The result waits for it, and for nothing sent later."""
-    if token_BT.device.type != "cuda":
-        return lambda: int(token_BT)
-    there = torch.empty(token_BT.shape, dtype=token_BT.dtype, pin_memory=True)
-    there.copy_(token_BT, non_blocking=True)
+def works_beside(device: torch.device) -> bool:
+    """Whether a device works on what it was sent while the host goes on."""
+    return device.type == "cuda"
+
+
+def sent(tokens_B: torch.Tensor) -> Callable[[], list[int]]:
+    """Sends numbers to the host's memory. The result waits for them, and for nothing sent later."""
+    if not tokens_B.is_cuda:
+        return tokens_B.tolist
+    there = torch.empty(tokens_B.shape, dtype=tokens_B.dtype, pin_memory=True)
+    there.copy_(tokens_B, non_blocking=True)
     arrived = torch.cuda.Event()
     arrived.record()
 
-    def wait() -> int:
+    def wait() -> list[int]:
         arrived.synchronize()
-        return int(there)
+        return there.tolist()
 
     return wait

@@ -12,6 +12,8 @@ model, and its price is this: the columns before a text take memory and are look
 cache is up to twice as long as the longest text; and when the clock reaches its end, texts that aren't
 done are read once more, from the left. Rows for which no prompt is waiting run along idle.
 
+On a GPU a step is sent off before the tokens of the last one are known here, as in `infer/ahead`.
+
 Source: Orca (OSDI 2022), section 3: scheduling step by step.
 """
 
@@ -19,12 +21,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 
+from qwen2lite.infer.ahead import sent, works_beside
 from qwen2lite.infer.cpu import fastest_products
 from qwen2lite.infer.padding import batch_mask, left_pad
 from qwen2lite.infer.sample import Sampler
 from qwen2lite.infer.texts import Text, texts_of
 from qwen2lite.model.cache import KVCache
 from qwen2lite.model.qwen2 import Qwen2
+
+Arriving = tuple[dict[int, Text], Callable[[], list[int]]]
+"""Texts by their seats, and what waits for the next token of each seat."""
 
 
 def generate_batch(
@@ -78,17 +84,14 @@ def generate_each(
     texts = texts_of(model, prompts, max_new_tokens, new_sampler)
     yield from ((text.number, []) for text in texts if text.is_full)
     waiting = sorted((t for t in texts if not t.is_full), key=lambda text: len(text.ids))
-    seats = min(rows, len(waiting))
-    batch = _Batch(model, seats, max(text.limit for text in texts))
+    batch = _Batch(model, min(rows, len(waiting)), max(text.limit for text in texts))
+    arriving: Arriving | None = None
     while waiting or batch.texts:
-        came = batch.take_seats(waiting)
-        for seat, token in batch.read(came) if came else batch.step():
-            text, ends = batch.texts[seat], token in eos_ids
-            if not ends:
-                text.ids.append(token)
-            if ends or text.is_full:
-                del batch.texts[seat]
-                yield text.number, text.ids[text.prompt_length :]
+        may_send = arriving is None or batch.can_run_ahead(len(waiting))
+        following = batch.send(waiting) if may_send else None
+        if arriving:
+            yield from batch.take_in(arriving, eos_ids)
+        arriving = following
 
 
 class _Batch:
@@ -104,7 +107,23 @@ class _Batch:
         self.model = model
         self.texts: dict[int, Text] = {}
         self.padding = [0] * seats
+        self.unread_B = torch.zeros(seats, dtype=torch.long, device=model.device)
         self.cache = model.new_cache(min(2 * longest, model.config.context_length), seats)
+
+    def can_run_ahead(self, waiting: int) -> bool:
+        """Whether another step can be sent while the tokens of the last one are on their way."""
+        texts = self.texts.values()
+        if not works_beside(self.model.device) or any(text.sampler for text in texts):
+            return False
+        ending = sum(len(text.ids) + 1 >= text.limit for text in texts)
+        someone_joins = waiting and len(texts) - ending < len(self.padding)
+        has_room = self.cache.length < self.cache.max_length
+        return has_room and ending < len(texts) and not someone_joins
+
+    def send(self, waiting: list[Text]) -> Arriving:
+        """Reads the texts that take a seat now; where none does, each row goes on by a token."""
+        came = self.take_seats(waiting)
+        return self.read(came) if came else self.step()
 
     def take_seats(self, waiting: list[Text]) -> list[int]:
         """Seats the last of those who wait. Returns the seats whose texts are still to be read."""
@@ -116,26 +135,46 @@ class _Batch:
         self.cache.length, self.padding = 0, [0] * len(self.padding)
         return sorted(self.texts)
 
-    def read(self, seats: list[int]) -> Iterator[tuple[int, int]]:
-        """Reads whole texts, which then end where the clock stands. Yields each seat's next token."""
+    def read(self, seats: list[int]) -> Arriving:
+        """Reads whole texts, which then end where the clock stands."""
+        device = self.model.device
         ids_BT, padding_B = left_pad([self.texts[seat].ids for seat in seats])
         longest = ids_BT.shape[1]
         clock = self.cache.length or longest
         for seat, padding in zip(seats, padding_B.tolist(), strict=True):
             self.padding[seat] = clock - longest + padding
+        self.padding_B = torch.tensor(self.padding, device=device)
         rows = _SomeRows(self.cache, len(self.padding), seats, clock - longest)
         mask = batch_mask(padding_B, longest, longest) if padding_B.any() else None
         logits_BV = self._score(ids_BT, rows, mask)
         self.cache.length = clock
-        yield from self._choose(seats, logits_BV)
+        self.unread_B[seats] = self._choose(seats, logits_BV)
+        return {seat: self.texts[seat] for seat in seats}, sent(self.unread_B)
 
-    def step(self) -> Iterator[tuple[int, int]]:
-        """Each row goes on by a token. Yields each seat's next token."""
-        seats, padding_B = sorted(self.texts), torch.tensor(self.padding)
-        unread_BT = torch.zeros(len(padding_B), 1, dtype=torch.long)
-        unread_BT[seats, 0] = torch.tensor([self.texts[seat].ids[-1] for seat in seats])
-        mask = batch_mask(padding_B, 1, self.cache.length + 1) if padding_B.any() else None
-        yield from self._choose(seats, self._score(unread_BT, self.cache, mask)[seats])
+    def step(self) -> Arriving:
+        """Each row goes on by a token."""
+        rows, end = range(len(self.padding)), self.cache.length + 1
+        mask = batch_mask(self.padding_B, 1, end) if any(self.padding) else None
+        logits_BV = self._score(self.unread_B[:, None], self.cache, mask)
+        self.unread_B = self._choose(rows, logits_BV)
+        return dict(self.texts), sent(self.unread_B)
+
+    def take_in(
+        self, arriving: Arriving, eos_ids: Collection[int]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Adds tokens to their texts. Yields the number and the new ids of each that ends by it."""
+        texts, wait = arriving
+        tokens = wait()
+        for seat, text in texts.items():
+            if self.texts.get(seat) is not text:
+                continue  # it had ended, which wasn't known yet when this step was sent
+            token = tokens[seat]
+            ends = token in eos_ids
+            if not ends:
+                text.ids.append(token)
+            if ends or text.is_full:
+                del self.texts[seat]
+                yield text.number, text.ids[text.prompt_length :]
 
     def _score(
         self, ids_BT: torch.Tensor, cache: "KVCache | _SomeRows", mask: torch.Tensor | None
@@ -146,16 +185,16 @@ class _Batch:
         with fastest_products(model.device, model.dtype, rows=ids_BT.numel()):
             return model(ids_BT.to(model.device), cache, mask, last_only=True)[:, -1]
 
-    def _choose(self, seats: list[int], logits_BV: torch.Tensor) -> Iterator[tuple[int, int]]:
-        texts = [self.texts[seat] for seat in seats]
-        samplers = [text.sampler for text in texts if text.sampler]
-        if not samplers:
-            best = logits_BV.max(-1).indices  # argmax takes five times as long in bfloat16
-            yield from zip(seats, best.tolist(), strict=True)
-            return
-        rows = zip(seats, texts, samplers, logits_BV.cpu().split(1), strict=True)
-        for seat, text, sampler, scores in rows:
-            yield seat, int(sampler(scores, torch.tensor([text.ids])))
+    def _choose(self, rows: Sequence[int], logits_BV: torch.Tensor) -> torch.Tensor:
+        """Returns the next token of each of those rows; of one where no text is, any."""
+        texts = [self.texts.get(row) for row in rows]
+        if not any(text and text.sampler for text in texts):
+            return logits_BV.max(-1).indices  # argmax takes five times as long in bfloat16
+        chosen_B = torch.zeros(len(texts), dtype=torch.long)
+        for row, (text, scores) in enumerate(zip(texts, logits_BV.cpu().split(1), strict=True)):
+            if text and text.sampler:
+                chosen_B[row] = text.sampler(scores, torch.tensor([text.ids]))
+        return chosen_B.to(logits_BV.device)
 
 
 class _SomeRows:

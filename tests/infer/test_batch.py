@@ -65,8 +65,11 @@ def test_each_prompt_gets_the_tokens_that_it_gets_alone(work, rows, changes, see
     model = tiny_model(seed=seed, **changes)
     prompts, limits = zip(*work, strict=True)
     stops = {7, 11, 13, 17, 19}
-    got = generate_batch(model, prompts, limits, new_sampler, stops, rows)
-    assert got == alone(model, prompts, limits, stops, new_sampler)
+    wanted = alone(model, prompts, limits, stops, new_sampler)
+    for steps_ahead in (False, True):  # as on a CPU, and as on a GPU
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batch, "works_beside", lambda _, ahead=steps_ahead: ahead)
+            assert generate_batch(model, prompts, limits, new_sampler, stops, rows) == wanted
 
 
 class Joined:
@@ -130,6 +133,37 @@ def test_a_free_seat_is_taken_at_once():
     """Limits of 2, 9 and 3 on two rows: the third text fills up the row of the first."""
     seen = steps(tiny_model(), [[1, 2, 3], [4, 5], [6]], [2, 9, 3], rows=2)
     assert seen == [[2, 3], [2, 1], [1, 1], *[[2, 1]] * 7]
+
+
+def order_of_events(model, prompts, limits, eos_ids, monkeypatch):
+    """What happens one after the other: a step is sent, or the tokens of one are waited for."""
+    events = []
+
+    def sent(tokens_B):
+        events.append("send")
+        return lambda: events.append("wait") or tokens_B.tolist()
+
+    monkeypatch.setattr(batch, "sent", sent)
+    monkeypatch.setattr(batch, "works_beside", lambda _: True)
+    generate_batch(model, prompts, limits, eos_ids=eos_ids, rows=2)
+    return " ".join(events)
+
+
+def test_a_device_that_works_beside_the_host_is_sent_a_step_before_the_last_one_is_known(
+    monkeypatch,
+):
+    model, prompts = tiny_model(), [[1, 2, 3], [4, 5]]
+    order = order_of_events(model, prompts, 3, (), monkeypatch)
+    assert order == "send send wait send wait wait"  # nothing ahead of a token known to be the last
+    stop = generate_batch(model, prompts, 4)[0][1]
+    order = order_of_events(model, prompts[:1], 9, [stop], monkeypatch)
+    assert order == "send send wait send wait"  # the third step was for nothing
+
+
+def test_nothing_is_sent_ahead_of_one_who_joins(monkeypatch):
+    order = order_of_events(tiny_model(), [[1], [2], [3]], [2, 9, 2], (), monkeypatch)
+    # The second step gives the last token of one of the short texts; for its seat the other one waits.
+    assert order.startswith("send send wait wait send send wait send")
 
 
 def test_where_the_clock_ends_texts_are_read_again_and_go_on():
