@@ -121,6 +121,20 @@ def test_a_recorded_step_writes_the_same_tokens_on_a_gpu(with_compiler):
         assert list(generate_ids(recorded, prompt, 30)) == right
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not checked: there is no GPU here")
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_batch_on_a_gpu_gives_each_its_own_text(recorded):
+    model = small_model().cuda()
+    prompts, limits = [[n + 1] * (n % 5 + 1) for n in range(12)], [3, 40, 17] * 4
+    stops = {5, 7}
+    wanted = [
+        list(generate_ids(model, prompt, limit, eos_ids=stops))
+        for prompt, limit in zip(prompts, limits, strict=True)
+    ]
+    batched = CompiledQwen2(model, with_compiler=False) if recorded else model
+    assert generate_batch(batched, prompts, limits, eos_ids=stops, rows=4) == wanted
+
+
 def test_any_number_of_batch_sizes_is_compiled(monkeypatch):
     """PyTorch compiles eight forms of a function, and all steps are one to it."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
