@@ -63,7 +63,15 @@ def fused_attend_piece(
 
     Returns:
         mixed_BNTH, in the dtype of the queries or wider, and lse_BNT.
+
+    Raises:
+        ValueError: no query or no key; PyTorch's kernel for the CPU would end the whole process.
     """
+    queries, keys = q_BNTH.shape[2], k_BKSH.shape[2]
+    if not queries or not keys:
+        raise ValueError(
+            f"a piece needs a query and a key, and has {queries} and {keys}: leave empty ones out"
+        )
     has_kernel = q_BNTH.device.type == "cpu" or (
         q_BNTH.device.type == "cuda"
         and q_BNTH.dtype in (torch.bfloat16, torch.float16)

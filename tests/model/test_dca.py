@@ -341,6 +341,15 @@ def test_the_kernel_and_the_slices_agree_with_the_formula(
             assert (g - w).abs().max() <= tolerance
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(3, 0), (0, 3)])
+def test_an_empty_piece_is_refused(queries, keys):
+    """PyTorch's kernel for the CPU divides by its length, and a learner's notebook would die of it."""
+    q_BNTH, k_BKSH, v_BKSH = random_piece(3, 3, torch.float32)
+    piece = q_BNTH[:, :, :queries], k_BKSH[:, :, :keys], v_BKSH[:, :, :keys]
+    with pytest.raises(ValueError, match=f"has {queries} and {keys}: leave empty ones out"):
+        fused_attend_piece(*piece, causal=False)
+
+
 def test_gradients_of_the_chunked_model_are_those_of_the_dense_one():
     """The kernels would drop the gradient of the lse, and nobody would notice."""
     sizes, length = (7, 2), 18
