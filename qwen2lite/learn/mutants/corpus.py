@@ -90,6 +90,18 @@ def more_than_the_share(text: Words, question: Words) -> bool:
     return _shares_a_run(text, question) and common >= 13 and common > share
 
 
+def last_run_missed(text: Words, question: Words) -> bool:
+    """The last run of a text is never asked about: n words have n - 12 runs of 13, not n - 13."""
+    common = common_subsequence(text, question)
+    return _shares_a_run(text[:-1], question[:-1]) and _enough(common, text, question)
+
+
+def more_than_13(text: Words, question: Words) -> bool:
+    """The border itself is left out: 13 words in common are enough, `>=`."""
+    common = common_subsequence(text, question)
+    return _shares_a_run(text, question) and _enough(common, text, question) and common > 13
+
+
 MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "minhash": (
         one_hash_for_all,
@@ -104,6 +116,8 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         in_any_order,
         share_of_the_longer,
         more_than_the_share,
+        last_run_missed,
+        more_than_13,
     ),
 }
 """The wrong versions of each task."""

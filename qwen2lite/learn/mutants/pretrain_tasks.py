@@ -75,6 +75,14 @@ def means_only_referred_to(
     return packages_snapshot(model, optimizer, loader) | {"optimizer": state}
 
 
+def nothing_copied(model: nn.Module, optimizer: torch.optim.Optimizer, loader: Loader) -> State:
+    """state_dict() gives the tensors themselves, which training goes on changing: weights and means
+    in the snapshot are those of today. Copy both: copy.deepcopy(model.state_dict()), and the
+    optimizer's."""
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    return packages_snapshot(model, optimizer, loader) | state
+
+
 def in_half_the_bytes(model: nn.Module, optimizer: torch.optim.Optimizer, loader: Loader) -> State:
     """The weights are rounded to bfloat16, as for a model that is handed out. What was in the other
     16 bits is gone, and hundreds of small updates with it: a checkpoint to go on from is float32."""
@@ -211,6 +219,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         without_chance,
         only_references,
         means_only_referred_to,
+        nothing_copied,
         in_half_the_bytes,
     ),
     "mended_save": (

@@ -75,7 +75,7 @@ def bias_not_used(
     logits_XE: Tensor, bias_E: Tensor, num_experts_per_tok: int
 ) -> tuple[Tensor, Tensor]:
     """The bias changes nothing: the best are chosen from the probabilities as they are. It has to be
-    added before `topk`."""
+    added to the probabilities before `topk`."""
     weights, chosen = logits_XE.softmax(-1, dtype=torch.float32).topk(num_experts_per_tok, dim=-1)
     return weights, chosen
 
