@@ -239,7 +239,7 @@ def test_yarns_frequencies_are_not_used_with_chunks():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_narrow_models_agree_with_the_wide_one(dtype):
-    chunks = {"chunk_size": 13, "local_size": 5}
+    chunks = {"chunk_size": 13, "local_size": 5, "original_max_position_embeddings": 30}
     wide = model_with(chunks, Parts(), initializer_range=0.1)
     narrow = model_with(chunks, Parts(), initializer_range=0.1).to(dtype)
     with torch.inference_mode():

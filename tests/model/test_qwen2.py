@@ -163,6 +163,7 @@ def test_parts_are_used():
     ("ids", "says"),
     [
         (torch.tensor([[3, 97]]), "token id 97 is outside"),
+        (torch.tensor([[0, 97]]), "token id 97 is outside"),
         (torch.tensor([[-1, 3]]), "token id -1 is outside"),
         (torch.tensor([3, 4]), r"shape \[batch, tokens\]"),
         (torch.zeros(1, 0, dtype=torch.long), "at least one token"),

@@ -27,6 +27,8 @@ SIZES = {
     "num_key_value_heads": 2,
 }
 
+FAR = {"factor": 4.0, "original_max_position_embeddings": 300_000}
+
 optional = st.none()
 settings_of_yarn = st.fixed_dictionaries(
     {
@@ -65,6 +67,8 @@ def agree(ours: tuple, peers: tuple) -> bool:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.integers(2, 64), st.floats(100.0, 1e7), settings_of_yarn, st.booleans())
 @example(32, 1e6, {"factor": 4.0, "original_max_position_embeddings": 32768}, True)
+@example(4, 10.0, {**FAR, "beta_fast": 2e4}, True)  # the ramp's end is beyond the last number
+@example(32, 1e6, {**FAR, "beta_fast": 9.0, "beta_slow": 9.0, "truncate": False}, True)  # no ramp
 def test_frequencies_and_factor_equal_transformers(pairs, theta, scaling, as_older_files):
     if as_older_files:
         values = {"rope_theta": theta, "rope_scaling": {"type": "yarn", **scaling}}
@@ -202,6 +206,7 @@ def test_the_factor_reaches_queries_and_keys():
 def test_dynamic_the_factor_follows_the_text():
     assert dynamic_factor(5, 12) == dynamic_factor(12, 12) == 1.0
     assert dynamic_factor(30, 12) == 2.5
+    assert dynamic_factor(1, 12) == 1.0 and dynamic_factor(3, 1) == 3.0
     with pytest.raises(ValueError, match="0 tokens"):
         dynamic_factor(0, 12)
     with pytest.raises(ValueError, match="got -1"):
