@@ -84,6 +84,10 @@ def _check_by_hand(attend: Part, why: str) -> Iterator[str]:
     _require(
         got[..., 0], [2.0, 2.5, 3.0], "The last 3 of 5 queries see 3, 4 and 5 values of 1 … 5", why
     )
+    low = torch.full((1, 1, 3, 2), 20.0), torch.full((1, 1, 5, 2), -40.0), values
+    got = call(attend, *low, None)
+    known = usual_reason(MUTANTS["attend"], got, *low, None)
+    _require(got[..., 0], [2.0, 2.5, 3.0], "The same where all scores are -1,131", known)
     yield "a query sees itself and what came before, also after a cache"
 
     # A score of 40 leaves nothing for one of 0, so it shows which key head was read.
@@ -141,6 +145,7 @@ def _check_mask(attend: Part, inputs: tuple[torch.Tensor, ...]) -> Iterator[str]
     # As many texts as key heads: there a mask that meets the wrong dimension raises no error.
     mask_B1TS = _CAUSAL_TS.repeat(2, 1, 1, 1)
     mask_B1TS[0, :, :, 1] = mask_B1TS[1, :, :, 0] = False
+    mask_B1TS[1, :, 0, -1] = True  # a look ahead, which the causal mask would forbid
     _require_head_by_head(attend, tuple(x[:2] for x in inputs), mask_B1TS)
     yield "a mask that is given decides what is seen"
 

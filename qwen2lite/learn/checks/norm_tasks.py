@@ -49,9 +49,12 @@ def _require_root(
 ) -> None:
     got = call(root_mean_square, x_BTD, eps)
     why = usual_reason(MUTANTS["root_mean_square"], got, x_BTD, eps)
-    keep = "Keep the last dimension, with `keepdim=True`: it is then ready to divide by."
     shape = [*x_BTD.shape[:-1], 1]
-    require_tensor(got, shape, torch.float32, "root_mean_square", why or keep)
+    if isinstance(got, torch.Tensor) and list(got.shape) == shape:
+        usual = "Go to float32 first, with `.float()`: the square of 256 is infinite in float16."
+    else:
+        usual = "Keep the last dimension, with `keepdim=True`: it is then ready to divide by."
+    require_tensor(got, shape, torch.float32, "root_mean_square", why or usual)
     if not same(got.flatten(), torch.tensor(want)):
         wanted = numbers(torch.tensor(want))
         raise Mistake(f"For {what}: wanted {wanted}, got {numbers(got)}.", why)

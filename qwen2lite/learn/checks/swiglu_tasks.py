@@ -135,11 +135,14 @@ def check_mended_swiglu(mended_swiglu: Part) -> Iterator[str]:
 
 
 def check_neurons_needed(neurons_needed: Part) -> Iterator[str]:
-    """Squares of 1, 16 and 9 by hand, then random ones, counted one by one."""
+    """Squares of 1, 16 and 9 by hand, equal ones, then random ones, counted one by one."""
     by_hand = torch.tensor([-1.0, 0.0, -4.0, 3.0, 0.0])
     for share, want in ((0.5, 1), (0.9, 2), (0.99, 3)):
         _require_count(neurons_needed, by_hand, share, want, "-1, 0, -4, 3 and 0")
     yield "by hand: of squares 1, 16 and 9 one holds a half, two hold 90 %"
+
+    _require_count(neurons_needed, torch.tensor([1.0, -1.0, 1.0, 1.0]), 0.5, 2, "1, -1, 1 and 1")
+    yield "a share that is met exactly is held"
 
     for seed in range(4):
         h_F = random_normal(60, seed=seed) ** 3

@@ -1,5 +1,6 @@
 """Wrong versions of `causal_mask` and `attend`. The docstring of each says what the mistake was."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +148,23 @@ def mask_of_the_groups(
     return attend(q_BNTH, k_BKSH, v_BKSH, mask)
 
 
+def mask_besides_the_causal(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The mask that was given and the causal one are used together. A mask that is given takes the
+    causal one's place: who gives it says all that may be seen."""
+    causal = causal_mask(q_BNTH.shape[2], k_BKSH.shape[2])
+    return attend(q_BNTH, k_BKSH, v_BKSH, causal if mask is None else causal & mask)
+
+
+def hidden_by_a_hundred(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """What the mask hides gets a score near -100. Others may be lower, and then the hidden wins: take
+    minus infinity."""
+    return _weigh(q_BNTH.float(), k_BKSH.float(), v_BKSH, mask, hidden=-100.0)
+
+
 def not_scaled(
     q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask: Tensor | None = None
 ) -> Tensor:
@@ -174,13 +192,7 @@ def softmax_over_queries(
 ) -> Tensor:
     """The softmax runs over the queries. It runs over the keys, the last dimension: what one query
     spends is 1 in all (ng-video-lecture #42, where the loss looked better for it)."""
-    groups = q_BNTH.shape[1] // k_BKSH.shape[1]
-    k_BNSH = k_BKSH.repeat_interleave(groups, dim=1)
-    v_BNSH = v_BKSH.repeat_interleave(groups, dim=1)
-    scores_BNTS = q_BNTH.float() @ k_BNSH.float().transpose(-1, -2) * q_BNTH.shape[-1] ** -0.5
-    seen = causal_mask(q_BNTH.shape[2], k_BKSH.shape[2]) if mask is None else mask
-    weights_BNTS = scores_BNTS.masked_fill(~seen, float("-inf")).softmax(-2)
-    return weights_BNTS.to(v_BNSH.dtype) @ v_BNSH
+    return _weigh(q_BNTH.float(), k_BKSH.float(), v_BKSH, mask, over=-2)
 
 
 def narrow_scores(
@@ -188,12 +200,17 @@ def narrow_scores(
 ) -> Tensor:
     """The scores are computed in the inputs' own dtype. Qwen2's key biases reach 200, and such
     products overflow float16: go to float32 before q meets k (transformers #33317)."""
-    groups = q_BNTH.shape[1] // k_BKSH.shape[1]
-    k_BNSH = k_BKSH.repeat_interleave(groups, dim=1)
-    v_BNSH = v_BKSH.repeat_interleave(groups, dim=1)
-    scores_BNTS = q_BNTH @ k_BNSH.transpose(-1, -2) * q_BNTH.shape[-1] ** -0.5
-    seen = causal_mask(q_BNTH.shape[2], k_BKSH.shape[2]) if mask is None else mask
-    return scores_BNTS.masked_fill(~seen, float("-inf")).softmax(-1) @ v_BNSH
+    return _weigh(q_BNTH, k_BKSH, v_BKSH, mask)
+
+
+def _weigh(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, hidden: float = -math.inf, over: int = -1
+) -> Tensor:
+    """What `attend` does, with scores in the dtype of q and k."""
+    k_BNSH, v_BNSH = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    scores_BNTS = q @ k_BNSH.transpose(-1, -2) * q.shape[-1] ** -0.5
+    seen = causal_mask(q.shape[2], k.shape[2]) if mask is None else mask
+    return scores_BNTS.masked_fill(~seen, hidden).softmax(over).to(v.dtype) @ v_BNSH
 
 
 def scores_in_bfloat16(
@@ -226,6 +243,8 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         mask_not_used,
         mask_of_one_text,
         mask_of_the_groups,
+        mask_besides_the_causal,
+        hidden_by_a_hundred,
         not_scaled,
         scaled_by_size,
         scaled_by_all_heads,

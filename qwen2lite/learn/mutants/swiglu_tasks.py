@@ -111,6 +111,13 @@ def one_too_few(h_F: Tensor, share: float) -> int:
     return _count(h_F.square(), share) - 1
 
 
+def beyond_the_share(h_F: Tensor, share: float) -> int:
+    """Where some neurons hold exactly the share, one more is counted. *At least* the share is wanted:
+    compare with <."""
+    sums = h_F.square().sort(descending=True).values.cumsum(0)
+    return int((sums <= share * sums[-1]).sum()) + 1
+
+
 def _count(amounts_F: Tensor, share: float) -> int:
     sums = amounts_F.sort(descending=True).values.cumsum(0)
     return int((sums < share * sums[-1]).sum()) + 1
@@ -127,6 +134,12 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "swiglu": (branches_swapped, silu_of_the_product, branches_added, sigmoid_gate),
     "mended_swiglu": (up_first, every_second, cut_along_the_tokens, activated_first),
-    "neurons_needed": (of_their_sizes, of_the_positive, in_their_order, one_too_few),
+    "neurons_needed": (
+        of_their_sizes,
+        of_the_positive,
+        in_their_order,
+        one_too_few,
+        beyond_the_share,
+    ),
 }
 """The wrong versions of each task."""
