@@ -149,8 +149,9 @@ def _require_scale(weight: Tensor, row: int, scale: float, reason: str) -> None:
 
 def check_best_narrowing(best_narrowing: Part) -> Iterator[str]:
     """Groups around 4 and around 0, one that fills its range, one with an outlier."""
-    ranges = [1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5]
-    far_from_zero = random_normal(32, seed=199) + 4
+    ranges = [1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5]
+    # With this group each of the wrong versions finds another range.
+    far_from_zero = random_normal(32, seed=7) + 4
     _require_narrowing(best_narrowing, far_from_zero, ranges, _by_trying(far_from_zero, ranges))
     yield "32 random weights around 4"
 

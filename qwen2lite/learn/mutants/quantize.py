@@ -146,6 +146,16 @@ def narrowed_towards_zero(group: Tensor, narrowings: Sequence[float]) -> float:
     return narrowings[errors.index(min(errors))]
 
 
+def narrowed_from_the_least(group: Tensor, narrowings: Sequence[float]) -> float:
+    """The range begins at the least weight, so it is cut at its upper end alone. It shrinks around its
+    middle, by as much at either end."""
+    low, width = group.min(), group.max() - group.min()
+    errors = [
+        float((_in_16(group, low, low + n * width) - group).square().sum()) for n in narrowings
+    ]
+    return narrowings[errors.index(min(errors))]
+
+
 def its_place(group: Tensor, narrowings: Sequence[float]) -> float:
     """This is the place of the best narrowing in the list. The narrowing itself is wanted."""
     best = _least(group, narrowings, lambda error: error.square().sum())
@@ -264,6 +274,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         worst_weight_decides,
         errors_cancel,
         narrowed_towards_zero,
+        narrowed_from_the_least,
         its_place,
     ),
     "most_hurt": (not_in_proportion, first_layer_alone, worst_single_matrix, embedding_too),
