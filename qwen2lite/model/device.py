@@ -24,9 +24,9 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if _mps_computes_right() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()  # "meta" has tensors, and no numbers in them
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).split(". ")[0].splitlines()[0]  # what follows are all of its backends
         raise ValueError(f"device {name!r} can't be used ({reason}); try 'auto' or 'cpu'") from None
     return device
 
