@@ -1,19 +1,21 @@
 """The numbers that make one Qwen2 differ from another, under the names of `config.json`."""
 
 import dataclasses
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qwen2lite.model.long_config import checked_chunks, checked_scaling, rope_settings
+from qwen2lite.weights.hf import read_json
 
 _COUNTS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "max_position_embeddings",
 )  # fmt: skip
 _COUNTS_OF_EXPERTS = (
-    "num_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step",
+    "num_experts", "num_experts_per_tok", "moe_intermediate_size",
+    "shared_expert_intermediate_size", "decoder_sparse_step",
 )  # fmt: skip
 
 
@@ -36,7 +38,8 @@ class Qwen2Config:
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int = 0
-    """Size H of one head; 0 stands for hidden_size / num_attention_heads."""
+    """Size H of one head; 0 stands for hidden_size / num_attention_heads. `dataclasses.replace` keeps
+    the size that was worked out: beside another hidden_size it takes `head_dim=0`."""
     max_position_embeddings: int = 32768
     rope_theta: float = 1_000_000.0
     rope_scaling: dict[str, Any] | None = None
@@ -60,11 +63,7 @@ class Qwen2Config:
     mlp_only_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in _COUNTS if not self.num_experts else (*_COUNTS, *_COUNTS_OF_EXPERTS):
-            if type(value := getattr(self, name)) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}")
-        if not self.rope_theta > 0:
-            raise ValueError(f"rope_theta must be above 0, got {self.rope_theta!r}")
+        self._check_kinds()
         if self.num_experts and self.num_experts_per_tok > self.num_experts:
             raise ValueError(
                 f"num_experts_per_tok is {self.num_experts_per_tok}, and there are only "
@@ -99,6 +98,21 @@ class Qwen2Config:
         if self.dual_chunk_attention_config is not None:
             chunks = checked_chunks(self.dual_chunk_attention_config)
             object.__setattr__(self, "dual_chunk_attention_config", chunks)
+
+    def _check_kinds(self) -> None:
+        """Refuses what a config.json, which anybody can write, may hold in place of a number."""
+        for name in _COUNTS if not self.num_experts else (*_COUNTS, *_COUNTS_OF_EXPERTS):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}")
+        for name in ("rope_theta", "rms_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0, got {value!r}")
+        for name in ("tie_word_embeddings", "norm_topk_prob"):
+            if type(value := getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be true or false, got {value!r}")
+        if not isinstance(self.mlp_only_layers, tuple | list):
+            raise ValueError(f"mlp_only_layers must be a list, got {self.mlp_only_layers!r}")
 
     @property
     def yarn(self) -> dict[str, Any]:
@@ -146,7 +160,7 @@ class Qwen2Config:
         kept.update(rope_settings(values))
         if kind == "qwen2":
             kept.pop("num_experts", None)
-        if "mlp_only_layers" in kept:
+        if isinstance(kept.get("mlp_only_layers"), list):
             kept["mlp_only_layers"] = tuple(kept["mlp_only_layers"])
         needed = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in kept]
         if needed:
@@ -158,11 +172,7 @@ class Qwen2Config:
     @classmethod
     def from_json(cls, path: str | Path) -> "Qwen2Config":
         """Reads a config.json file. Raises ValueError where it isn't one."""
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON ({error}); fetch the model again") from None
-        return cls.from_dict(values)
+        return cls.from_dict(read_json(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a config.json that from_dict, and other programs, read back."""

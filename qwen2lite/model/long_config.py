@@ -26,7 +26,7 @@ def rope_settings(values: dict[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {"rope_scaling": spelt[0] or spelt[1]}
     thetas = [one["rope_theta"] for one in (*spelt, values) if one.get("rope_theta") is not None]
     if thetas:
-        settings["rope_theta"] = float(thetas[0])
+        settings["rope_theta"] = float(theta) if isinstance(theta := thetas[0], int) else theta
     return settings
 
 

@@ -142,7 +142,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     Args:
         texts: the first 10 million characters count.
         vocab_size: with the control tokens.
+
+    Raises:
+        ValueError: no room for the bytes.
     """
+    least = 256 + len(QWEN2_SPECIAL_TOKENS)
+    if vocab_size < least:
+        raise ValueError(
+            f"vocab_size must be {least} or more, for the bytes and the control tokens; "
+            f"got {vocab_size}"
+        )
     documents = take((Document(text, "") for text in texts), _BPE_CHARACTERS)
     words = chain.from_iterable(split_words(normalise(document.text)) for document in documents)
     merges = train_bpe((word.encode() for word in words), vocab_size - len(QWEN2_SPECIAL_TOKENS))

@@ -167,7 +167,8 @@ def _config(values: dict[str, Any]) -> Qwen2Config:
         if not isinstance(like, str):
             raise ValueError(f"like in [model] must be a model's name, a string; got {like!r}")
         check_keys([like], CONFIGS, "like in [model]")
-        values = CONFIGS[like].to_dict() | values
+        # Its head size follows from its sizes, and so does that of one with others.
+        values = CONFIGS[like].to_dict() | {"head_dim": 0} | values
     if values.get("num_experts"):  # else the config of a dense model, which leaves experts out
         values["model_type"] = "qwen2_moe"
     return Qwen2Config.from_dict(values)

@@ -1,6 +1,7 @@
 """Configs: exact sizes of the published models, both spellings of RoPE's keys, clear refusals."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -33,6 +34,16 @@ def test_published_models_have_exactly_their_parameters(name):
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
 
 
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_models_have_what_no_count_shows(name):
+    config = CONFIGS[name]
+    assert (config.max_position_embeddings, config.rope_theta) == (131072, 1e6)
+    assert (config.eos_token_id, config.initializer_range) == (151643, 0.02)
+    assert config.rms_norm_eps == (1e-5 if name == "qwen2-72b" else 1e-6)
+    if config.num_experts:
+        assert config.num_experts_per_tok == 8 and not config.norm_topk_prob
+
+
 def test_unknown_keys_are_left_out_and_both_spellings_of_rope_are_read():
     old = Qwen2Config.from_dict({**SMALL, "rope_theta": 5e5, "rope_scaling": None, "x": 1})
     new = Qwen2Config.from_dict(
@@ -41,6 +52,15 @@ def test_unknown_keys_are_left_out_and_both_spellings_of_rope_are_read():
     assert old == new
     assert old.rope_theta == 5e5
     assert old.head_dim == 8
+
+
+def test_every_third_layer_is_sparse_and_a_dense_file_has_no_experts():
+    moe = {"model_type": "qwen2_moe", "num_experts": 8, "num_hidden_layers": 7}
+    sparse = Qwen2Config.from_dict({**SMALL, **moe, "decoder_sparse_step": 3})
+    assert [layer for layer in range(7) if sparse.is_sparse(layer)] == [2, 5]
+    dense = Qwen2Config.from_dict({**SMALL, **moe, "model_type": "qwen2"})
+    assert not any(map(dense.is_sparse, range(7)))
+    assert "num_experts" not in dense.to_dict()
 
 
 def test_to_dict_is_read_back_as_the_same_config(tmp_path):
@@ -58,6 +78,17 @@ def test_to_dict_is_read_back_as_the_same_config(tmp_path):
         ({"num_key_value_heads": 0}, "num_key_value_heads must be a whole number from 1 on, got 0"),
         ({"num_hidden_layers": -1}, "num_hidden_layers must be"),
         ({"rope_theta": -1.0}, "rope_theta must be above 0, got -1.0"),
+        ({"rope_theta": 0.0}, "rope_theta must be above 0, got 0.0"),
+        ({"rope_theta": "big"}, "rope_theta must be above 0, got 'big'"),
+        ({"rope_theta": math.inf}, "rope_theta must be above 0, got inf"),
+        ({"rms_norm_eps": "1e-6"}, "rms_norm_eps must be above 0, got '1e-6'"),
+        ({"initializer_range": -1.0}, "initializer_range must be above 0, got -1.0"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false, got 'no'"),
+        ({"mlp_only_layers": 3}, "mlp_only_layers must be a list, got 3"),
+        (
+            {"model_type": "qwen2_moe", "num_experts": 8, "shared_expert_intermediate_size": 0},
+            "shared_expert_intermediate_size must be a whole number from 1 on, got 0",
+        ),
         (
             {"model_type": "qwen2_moe", "num_experts": 8, "decoder_sparse_step": 0},
             "decoder_sparse_step must be",
@@ -85,6 +116,9 @@ def test_a_broken_config_file_is_named(tmp_path):
     path = tmp_path / "config.json"
     path.write_text('{"hidden_size": ', encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):
+        Qwen2Config.from_json(path)
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(ValueError, match="should hold a JSON object, not a list"):
         Qwen2Config.from_json(path)
 
 

@@ -180,6 +180,11 @@ def test_a_vocabulary_stops_where_the_corpus_has_no_pair_left():
     assert tokenizer.decode(tokenizer.encode("ab ba")) == "ab ba"
 
 
+def test_a_vocabulary_has_room_for_the_bytes():
+    with pytest.raises(ValueError, match="vocab_size must be 259 or more.* got 258"):
+        train_tokenizer(["ab"], 258)
+
+
 @pytest.mark.parametrize(
     ("replaced", "says"),
     [
@@ -238,6 +243,13 @@ def test_a_published_shape_may_be_the_beginning(toml):
     start = '[model]\nlike = "qwen2-0.5b"\nnum_hidden_layers = 2'
     recipe = Recipe.from_toml(toml("[train]\nsteps = 200", **{"[train]": f"{start}\n[train]"}))
     assert (recipe.config.hidden_size, recipe.config.num_hidden_layers) == (896, 2)
+
+
+def test_the_heads_of_a_narrower_model_are_as_narrow(tmp_path):
+    path = tmp_path / "run.toml"
+    for sizes, head in (("hidden_size = 448", 32), ("hidden_size = 448\nhead_dim = 16", 16)):
+        path.write_text(f'[model]\nlike = "qwen2-0.5b"\n{sizes}', encoding="utf-8")
+        assert Recipe.from_toml(path).config.head_dim == head
 
 
 @pytest.mark.parametrize(
