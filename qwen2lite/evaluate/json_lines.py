@@ -20,9 +20,15 @@ def read_json_lines(path: str | Path, make: Callable[[dict[str, Any]], Asked]) -
         ValueError: a line that is no JSON object or has wrong fields, and which; or no line.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no {path}; name a file of questions, one a line")
+        raise FileNotFoundError(f"there is no file {path}; name one of questions, one a line")
+    try:
+        # Windows' Notepad may put a byte order mark first, which JSON doesn't know.
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); convert the file") from None
     found = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines(): a question may hold U+2028 or U+0085, which are line breaks to Python only.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -30,6 +36,8 @@ def read_json_lines(path: str | Path, make: Callable[[dict[str, Any]], Asked]) -
             if not isinstance(fields, dict):
                 raise ValueError(f"a line must be an object in braces, got {line.strip()[:40]!r}")
             found.append(make(fields))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is no JSON: {error}") from None
         except KeyError as error:
             has = ", ".join(map(repr, fields)) or "none"
             raise ValueError(

@@ -212,13 +212,30 @@ def test_letters_and_numbers_are_read_alike(tmp_path):
         ('{"question": "Q?", "choices": ["x", "y"], "answer": "C"}', "line 2: answer must be from"),
         ('{"question": "Q?", "choices": "xy", "answer": 0}', "line 2: choices must be a list"),
         ('["Q?"]', "line 2: a line must be an object"),
-        ("{", "line 2: "),
+        ("{", "line 2 is no JSON: "),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, says):
     file = tmp_path / "some.jsonl"
     file.write_text('{"question": "Q?", "choices": ["x", "y"], "answer": 0}\n' + line, "utf-8")
     with pytest.raises(ValueError, match=says):
+        read_questions(file)
+
+
+def test_a_line_ends_where_json_says_whatever_program_wrote_it(tmp_path):
+    """Python counts U+2028 and U+0085 as line breaks too; Notepad may begin with a mark of its own."""
+    line = json.dumps(
+        {"question": "A\u2028B\x85C?", "choices": ["x", "y"], "answer": 0}, ensure_ascii=False
+    )
+    file = tmp_path / "some.jsonl"
+    file.write_bytes(f"\ufeff{line}\r\n{line}\r\n".encode())
+    assert [asked.question for asked in read_questions(file)] == ["A\u2028B\x85C?"] * 2
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    file = tmp_path / "latin.jsonl"
+    file.write_bytes('{"question": "Für wen?"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.jsonl is not UTF-8"):
         read_questions(file)
 
 
