@@ -1,6 +1,7 @@
 """The command line: python -m qwen2lite COMMAND; the longer commands stand in commands/."""
 
 import argparse
+import os
 import sys
 
 from qwen2lite.commands import bench, evaluate, talk, train
@@ -9,23 +10,37 @@ PROGRAM = "python -m qwen2lite"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command. Returns 0, 2 for a wrong input or a missing file, 130 for Ctrl-C; `doctor` 1
-    where it found a fault."""
+    """Runs one command. Returns 0, 2 for a wrong input or a missing file, 130 for Ctrl-C, 141 where
+    nobody reads on, as after `| head -1`; `doctor` 1 where it found a fault."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a Windows console may not speak UTF-8 by itself
             stream.reconfigure(encoding="utf-8", errors="replace")
     flags = _parser().parse_args(arguments)
     try:
-        return flags.run(flags) or 0
+        status = flags.run(flags) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what can't be written is to be said here, not when Python ends
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+        return 141
     except (ValueError, OSError, ModuleNotFoundError) as error:
         # Python names the module that it didn't find; the package's own say what to install.
         if isinstance(error, ModuleNotFoundError) and error.name:
             raise
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+
+
+def _sentence(error: Exception) -> str:
+    """The package's own words, or the system's without its numbers."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    place = "the output" if error.filename is None else error.filename
+    return f"{place} can't be used ({error.strerror}); choose another place"
 
 
 def _parser() -> argparse.ArgumentParser:

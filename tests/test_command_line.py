@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -54,10 +56,20 @@ def test_every_command_has_help(command):
         (["generate", "Hello"], "no model is fetched yet"),
         (["encode", "Hello", "--model", "qwen2-0.5c"], "did you mean qwen2-0.5b"),
         (["encode", "Hello", "--model", "qwen2-72b"], "python -m qwen2lite fetch qwen2-72b"),
-        (["train", "nowhere.toml"], "there is no nowhere.toml"),
+        (["train", "nowhere.toml"], "there is no file nowhere.toml"),
         (["plan", "--memory", "inf"], "memory must be above 0 and not infinite"),
         (["plan", "--model", "8b"], "no published Qwen2 is called '8b'"),
-        (["evaluate", "nowhere.jsonl"], "there is no nowhere.jsonl; name a file of questions"),
+        (["evaluate", "nowhere.jsonl"], "there is no file nowhere.jsonl; name one of questions"),
+        (["evaluate", "."], "there is no file ."),
+        (["fetch", ""], "the model's name is empty"),
+        (["generate", "Hello", "--model", ""], "the model's name is empty"),
+        (["generate", "Hello", "--model", f"{TINY}/model.safetensors"], "or the folder that holds"),
+        (["encode", "Hello", "--model", r"C:\models\qwen2"], r"is called 'C:\models\qwen2'"),
+        (["generate", "Hello", "--model", TINY, "--device", "meta"], "device 'meta' can't be used"),
+        (
+            ["generate", "Hello", "--model", TINY, "--seed", str(2**64)],
+            "seed must be a number of 64",
+        ),
         (["evaluate", SUMS, "--shots", "-1"], "--shots must be 0 or more"),
         (["evaluate", SUMS], "no model is fetched yet"),
         (["fetch", "qwen3"], "no file, folder or model is called 'qwen3'"),
@@ -69,6 +81,41 @@ def test_wrong_input_is_one_clear_sentence_and_status_2(arguments, says, tmp_pat
     assert result.returncode == 2
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_place_that_cannot_be_used_is_named_without_the_systems_numbers(tmp_path, capsys):
+    recipe, file = tmp_path / "run.toml", tmp_path / "a file"
+    recipe.write_text("[model]\nlike = 'qwen2-0.5b'", "utf-8")
+    file.touch()
+    assert main(["train", str(recipe), "--folder", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert str(file) in said and "can't be used" in said and "Errno" not in said
+
+
+def shell(pipeline: str) -> str:
+    """What a pipeline says, and how the command in it ended."""
+    command = f"{shlex.quote(sys.executable)} -m qwen2lite"
+    text = pipeline.format(command=command) + "; echo status ${{PIPESTATUS[0]}}".format()
+    done = subprocess.run([BASH, "-c", text], capture_output=True, text=True, encoding="utf-8")
+    return done.stdout + done.stderr
+
+
+BASH = shutil.which("bash")
+
+
+@pytest.mark.skipif(BASH is None, reason="not checked: there is no bash here")
+def test_a_reader_that_leaves_early_gets_no_complaint():
+    said = shell("{command} plan | true")
+    assert said.split() == ["status", "141"]
+
+
+@pytest.mark.skipif(BASH is None, reason="not checked: there is no bash here")
+def test_a_conversation_without_input_is_refused_and_a_question_needs_none():
+    said = shell(f"{{command}} chat --model {shlex.quote(TINY)} <&-")
+    assert "give the question as an argument" in said and "Traceback" not in said
+    assert said.splitlines()[0] == "status 2"
+    said = shell(f"{{command}} chat Hello --model {shlex.quote(TINY)} --max-new-tokens 2 <&-")
+    assert "2 written" in said and "status 0" in said
 
 
 def test_a_library_that_is_to_be_installed_is_named_and_a_broken_import_shows(

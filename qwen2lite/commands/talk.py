@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -68,6 +69,8 @@ def _chat(flags: argparse.Namespace) -> None:
 
     if flags.prompt is not None and not flags.prompt.strip():
         raise ValueError("the prompt is empty: write a question, or leave it out to converse")
+    if flags.prompt is None and sys.stdin is None:
+        raise ValueError("there is no input to converse by; give the question as an argument")
     session = Session(flags)
     messages = [{"role": "system", "content": flags.system}] if flags.system is not None else []
     questions = [flags.prompt] if flags.prompt else _questions()
@@ -106,11 +109,12 @@ def _kept_parts() -> "Parts":
 
 def source_of(flags: argparse.Namespace) -> str:
     """The model that --model names, else the fetched one."""
-    from qwen2lite.weights.sources import default_model
+    from qwen2lite.weights.sources import default_model, resolve
 
-    source = flags.model or default_model()
+    source = default_model() if flags.model is None else flags.model
     if source is None:
         raise FileNotFoundError("no model is fetched yet; run: python -m qwen2lite fetch")
+    resolve(source)  # before a tokenizer is looked for in it
     return source
 
 
@@ -118,7 +122,6 @@ class Session:
     """A loaded model with its settings: says them first, and speed and memory after each answer."""
 
     def __init__(self, flags: argparse.Namespace):
-
         from qwen2lite import Qwen2Tokenizer, Sampling
         from qwen2lite.infer.fused import fuse
         from qwen2lite.infer.load import form, load, weight_bytes

@@ -46,6 +46,8 @@ class Sampling:
             raise ValueError(f"top_k must be 0 (off) or above, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed must be a number of 64 bits, got {self.seed}")
 
     def sampler(self) -> Sampler:
         """A function that chooses by these settings and keeps its own random state."""

@@ -102,7 +102,8 @@ class TrainSettings:
                      "checkpoint_every", "keep_checkpoints", "evaluation_batches",
                      "sample_tokens"):  # fmt: skip
             _check(self, name, "at least 1", lambda value: value >= 1)
-        for name in ("seed", "cores", "warmup_steps", "cooldown_steps", "evaluate_every",
+        _check(self, "seed", "0 or above, and below 2^64", lambda value: 0 <= value < 2**64)
+        for name in ("cores", "warmup_steps", "cooldown_steps", "evaluate_every",
                      "sample_every", "weight_decay"):  # fmt: skip
             _check(self, name, "0 or above, and not infinite", lambda value: 0 <= value < math.inf)
         for name in ("learning_rate", "eps"):
@@ -155,7 +156,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}; runs/ holds files to begin with")
+        raise FileNotFoundError(f"there is no file {path}; runs/ holds files to begin with")
     try:
         # Windows' Notepad may put a byte order mark first, which TOML doesn't know.
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))

@@ -140,8 +140,10 @@ def resolve(source: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: not there; a known name comes with the command that fetches it.
-        ValueError: a file that is not a model.
+        ValueError: a file that is not a model, or an empty name.
     """
+    if not str(source).strip():  # which would be the folder that one stands in
+        raise ValueError("the model's name is empty; give a name, a folder or a .gguf file")
     path = Path(source).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".gguf"):
         return path
@@ -170,4 +172,4 @@ def known_name(source: str | Path) -> str:
         return name
     near = difflib.get_close_matches(name, SOURCES, n=3, cutoff=0.6)
     names = f"did you mean {' or '.join(near)}?" if near else f"names: {', '.join(SOURCES)}"
-    raise FileNotFoundError(f"no file, folder or model is called {str(source)!r}; {names}")
+    raise FileNotFoundError(f"no file, folder or model is called '{source}'; {names}")

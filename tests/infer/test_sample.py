@@ -79,6 +79,7 @@ def test_a_seed_repeats():
         {"top_p": 0},
         {"top_k": -2},
         {"repetition_penalty": 0},
+        {"seed": 2**64},
     ],
 )
 def test_settings_out_of_range_are_named(wrong):

@@ -100,6 +100,7 @@ def test_a_list_of_prompts_will_do_in_python():
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"log_every": 0}, "log_every must be at least 1, got 0"),
         ({"seed": -1}, "seed must be 0 or above"),
+        ({"seed": 2**64}, "seed must be 0 or above, and below 2^64"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or above"),
         ({"weight_decay": math.inf}, "weight_decay must be 0 or above, and not infinite, got inf"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0 and not infinite, got 0.0"),
