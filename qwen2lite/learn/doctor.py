@@ -8,7 +8,7 @@ import torch
 
 from qwen2lite.learn.cases import CASES, Case, draw_weights
 from qwen2lite.learn.check import contracts, examine, is_the_packages_own
-from qwen2lite.learn.keep import my_parts
+from qwen2lite.learn.keep import my_parts, without_weights
 from qwen2lite.learn.watch import Seen, Watch, difference, side_by_side
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.qwen2 import Parts, Qwen2
@@ -164,7 +164,7 @@ def _reference(case: Case, source: str | Path | None) -> tuple[Watch, Qwen2]:
     else:
         model = Qwen2(case.config, watched)
         draw_weights(model)
-        model = model.to(case.dtype)
+        model = model.to(case.dtype).eval()
     watch.modules(model)
     return watch, model
 
@@ -175,8 +175,7 @@ def _compare(
     """The first difference, if any, and how many places agreed before it."""
     yours = Watch()
     try:
-        with torch.device("meta"):
-            model = Qwen2(reference.config, yours.parts(checked.parts))
+        model = without_weights(reference.config, yours.parts(checked.parts))
     except Exception as error:
         return _raised(case, watch.seen, yours.seen, error), 0
     if wrong := _other_names(model, reference):

@@ -22,6 +22,7 @@ import qwen2lite
 from qwen2lite.learn.check import Report, examine, is_strict, is_the_packages_own, show
 from qwen2lite.learn.source import standalone_source
 from qwen2lite.model.config import Qwen2Config
+from qwen2lite.model.loading import WithoutInitialising
 from qwen2lite.model.qwen2 import Parts, Qwen2
 
 _FIELDS = {field.name: field.default for field in fields(Parts)}
@@ -87,10 +88,15 @@ def with_parts(model: Qwen2, parts: Parts) -> Qwen2:
     Raises:
         RuntimeError: the parts have other parameters than the model; PyTorch names them.
     """
-    with torch.device("meta"):
-        other = Qwen2(model.config, parts)
+    other = without_weights(model.config, parts)
     other.load_state_dict(model.state_dict(), assign=True)
-    return other.eval()
+    return other
+
+
+def without_weights(config: Qwen2Config, parts: Parts) -> Qwen2:
+    """A model that has yet to be given its weights, and then is ready to answer."""
+    with torch.device("meta"), WithoutInitialising():
+        return Qwen2(config, parts).eval()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The doctor names the part that is wrong, whatever case brings it to light, and no right one."""
 
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -38,6 +40,29 @@ def test_right_parts_are_healthy_however_they_are_written(right):
     found = doctor(Parts(**right))
     assert found.healthy and found.places > 100
     assert "agree at all" in str(found)
+
+
+class Drops(RMSNorm):
+    def forward(self, x_BTD):
+        return nn.functional.dropout(super().forward(x_BTD), 0.5, self.training)
+
+
+def test_parts_are_looked_at_as_they_answer_and_not_as_they_train():
+    found = doctor(Parts(norm=Drops))
+    assert found.case == "beside the model" and found.places > 300
+
+
+def test_a_model_without_weights_is_built_at_once():
+    """The first random number asked of the meta device costs two seconds of imports."""
+    code = """
+import sys
+from qwen2lite import CONFIGS, Parts
+from qwen2lite.learn.keep import without_weights
+model = without_weights(CONFIGS["qwen2-0.5b"], Parts())
+assert model.device.type == "meta" and not model.training
+assert "sympy" not in sys.modules, "a second or more"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class OtherNames(nn.Module):
