@@ -50,7 +50,9 @@ class NGram:
         return probability
 
     def perplexity(self, ids: Sequence[int]) -> float:
-        """Of a text: e to the mean of -ln p."""
+        """Of a text: e to the mean of -ln p. Raises ValueError for one without a token."""
+        if not len(ids):
+            raise ValueError("a text without a token has no perplexity; give at least one")
         tokens = [int(token) for token in ids]
         total = 0.0
         for place, token in enumerate(tokens):

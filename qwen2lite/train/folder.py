@@ -33,8 +33,8 @@ def check_may_change(names: Collection[str]) -> None:
     check_keys(names, [*known, "sequences_per_step"], "may_change")
 
 
-class Loader(Protocol):
-    """What is saved of a loader: its place."""
+class Place(Protocol):
+    """What is saved of a loader: its place among the batches."""
 
     def state_dict(self) -> dict[str, Any]:
         """Of kinds that JSON has."""
@@ -61,7 +61,7 @@ class RunFolder:
         path: Path,
         model: Qwen2,
         optimizer: torch.optim.Optimizer,
-        loader: Loader,
+        loader: Place,
         settings: TrainSettings,
         tokenizer: Qwen2Tokenizer | None = None,
         processes: Alone | None = None,

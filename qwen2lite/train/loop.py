@@ -14,7 +14,7 @@ from qwen2lite.model.balance import BiasedRoute
 from qwen2lite.model.device import pick_device, pick_dtype
 from qwen2lite.model.qwen2 import Qwen2
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
-from qwen2lite.train.folder import RunFolder
+from qwen2lite.train.folder import Place, RunFolder
 from qwen2lite.train.gradients import (
     Batch,
     Cores,
@@ -35,17 +35,11 @@ _SMALL = 20_000_000
 """Parameters up to which each core takes sequences of its own; larger products fill all cores."""
 
 
-class Batches(Protocol):
+class Batches(Place, Protocol):
     """What the loop needs of a `Loader`: batches without end, and the place among them."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Gives (ids_BT, targets_BT)."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The place."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes there."""
 
 
 def train(

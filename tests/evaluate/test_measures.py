@@ -108,6 +108,8 @@ def test_counting_more_explains_the_text_it_counted_better():
     assert scores == sorted(scores, reverse=True) and scores[0] <= 7
     with pytest.raises(ValueError, match="order 1 or above"):
         NGram(ids, 0, 7)
+    with pytest.raises(ValueError, match="without a token"):
+        NGram(ids, 2, 7).perplexity([])
 
 
 def test_a_model_that_knows_nothing_finds_no_key(model):
