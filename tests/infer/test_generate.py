@@ -1,13 +1,19 @@
 """Generation on a small model: stops, limits, and the detours of the CPU."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from qwen2lite.infer import cpu
-from qwen2lite.infer.generate import generate_ids
+from qwen2lite.infer.generate import generate, generate_ids
+from qwen2lite.infer.sample import Sampling
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.qwen2 import Qwen2
+from qwen2lite.text.tokenizer import Qwen2Tokenizer
+
+TINY = Path(__file__).parents[2] / "data" / "qwen2-tiny"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,27 @@ def test_a_stop_token_ends_the_text_and_is_not_part_of_it(model):
 
 def test_generation_ends_where_the_context_does(model):
     assert len(list(generate_ids(model, [1] * 25, max_new_tokens=99))) == 5
+
+
+def test_text_comes_in_whole_characters_and_half_a_one_at_the_end(model):
+    tokenizer = Qwen2Tokenizer.from_pretrained(TINY)
+    written, asked = tokenizer.encode("a smile: 🙂 and 你好"), []
+
+    def write_ids(*arguments):
+        asked.append(arguments)
+        return iter(written)
+
+    pieces = list(generate(model, tokenizer, "Hello", 9, write_ids=write_ids))
+    assert "".join(pieces) == "a smile: 🙂 and 你好" and "" not in pieces
+    assert asked[0][:3] == (model, tokenizer.encode("Hello"), 9)
+    assert asked[0][4] == tokenizer.eos_ids
+    written.pop()
+    bold = Sampling(temperature=99.0, seed=0)
+    assert list(generate(model, tokenizer, [1, 2], 9, bold, {3}, write_ids))[-1] == "\ufffd"
+    assert asked[1][1] == [1, 2] and asked[1][4] == {3}
+    logits_BV, history_BT = torch.arange(50.0)[None], torch.zeros(1, 1, dtype=torch.long)
+    greedy, drawn = ({int(a[3](logits_BV, history_BT)) for _ in range(9)} for a in asked)
+    assert greedy == {49} and len(drawn) > 1
 
 
 @pytest.mark.parametrize(

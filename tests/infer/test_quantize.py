@@ -75,6 +75,14 @@ def test_int4_is_no_worse_than_rounding_over_the_whole_range(weight):
     assert error <= its_error + weight.square().sum().sqrt() * 2**-8
 
 
+@given(weights)
+def test_bfloat16_weights_are_rounded_as_the_same_numbers_in_float32(weight):
+    narrow = weight.bfloat16()
+    for quantize, dtype in ((quantize_int8, torch.int8), (quantize_int4, torch.uint8)):
+        got, want = quantize(narrow), quantize(narrow.float())
+        assert got[0].dtype == dtype and all(map(torch.equal, got, want))
+
+
 def test_a_row_that_groups_do_not_divide_says_what_to_do():
     with pytest.raises(ValueError, match="rows of 40 weights can't be cut into groups of 32"):
         quantize_int4(torch.zeros(3, 40))
