@@ -18,7 +18,7 @@ from qwen2lite.learn.contract import (
     told_by,
     usual_reason,
 )
-from qwen2lite.learn.mutants.route import MUTANTS, weights_detached
+from qwen2lite.learn.mutants.route import MUTANTS, no_maximum, weights_detached
 
 Part = Callable[..., Any]
 
@@ -44,6 +44,12 @@ def check_route(route: Part) -> Iterator[str]:
         logits_XE = 2 * random_normal(7, 5, seed=number)
         _require_routed(route, (logits_XE, number, norm), _kept(logits_XE, number, norm))
     yield "right for one, three and all of five experts"
+
+    loud_XE = logits_XE + 100
+    if call(route, loud_XE, 2, False)[0].isnan().any():
+        raise Mistake("For scores near 100 the weights are not numbers.", told_by(no_maximum))
+    _require_routed(route, (loud_XE, 2, False), _kept(loud_XE, 2, False))
+    yield "only differences of the scores count, however large they are"
 
     leaf = (2 * random_normal(4, 5)).requires_grad_()
     weights, _ = call(route, leaf, 2, False)

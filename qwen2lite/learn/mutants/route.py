@@ -83,6 +83,14 @@ def in_half_precision(logits_XE: Tensor, num_experts_per_tok: int, norm_topk_pro
     return (weights / weights.sum(-1, keepdim=True) if norm_topk_prob else weights), chosen
 
 
+def no_maximum(logits_XE: Tensor, num_experts_per_tok: int, norm_topk_prob: bool) -> Routed:
+    """e is raised to the scores themselves, and e to the 89 has no float32: `.softmax` subtracts a
+    token's largest score first, which changes nothing else."""
+    powers_XE = logits_XE.float().exp()
+    weights, chosen = (powers_XE / powers_XE.sum(-1, keepdim=True)).topk(num_experts_per_tok)
+    return (weights / weights.sum(-1, keepdim=True) if norm_topk_prob else weights), chosen
+
+
 def weights_detached(logits_XE: Tensor, num_experts_per_tok: int, norm_topk_prob: bool) -> Routed:
     """No gradient goes through the weights. Choosing has none, so they are all from which the
     router can learn: whatever stands in `.detach()`, `.data` or `torch.no_grad()`, they may not."""
@@ -100,6 +108,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         softmax_over_tokens,
         least_likely,
         in_half_precision,
+        no_maximum,
         weights_detached,
     ),
 }
