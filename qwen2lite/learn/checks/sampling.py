@@ -80,7 +80,7 @@ def check_keep_top_p(keep_top_p: Part) -> Iterator[str]:
 
 def check_sample(sample: Part) -> Iterator[str]:
     """Greedy; shares as they are; temperature; top-k; the order; the penalty; seeds; a large k."""
-    _require_greedy(sample, [[0.0, 3.0, 3.0], [5.0, 1.0, 2.0]], [1, 0], Sampling())
+    _require_greedy(sample, [[0.0, 3.0, 3.0], [5.0, 1.0, 2.0]], [[0], [2]], [1, 0], Sampling())
     yield "temperature 0 takes the likeliest, the first of equals"
 
     _require_shares(sample, Sampling(temperature=1.0), [1, 8, 2, 1, 4])
@@ -96,7 +96,8 @@ def check_sample(sample: Part) -> Iterator[str]:
     yield "top-p after top-k"
 
     punished = Sampling(repetition_penalty=2.0)
-    _require_greedy(sample, [[2.0, 1.5, -1.0], [2.0, 1.5, -1.0]], [1, 0], punished)
+    seen = [[0, 2], [2, 0], [2, 2]]
+    _require_greedy(sample, [[2.0, 1.5, -1.0]] * 3, seen, [1, 1, 0], punished)
     yield "the penalty comes first, and for greedy too"
     # Token 1 has occurred, and a third of log 8 is log 2.
     punished = Sampling(temperature=1.0, repetition_penalty=3.0)
@@ -110,10 +111,13 @@ def check_sample(sample: Part) -> Iterator[str]:
 
 
 def _require_greedy(
-    sample: Part, scores: list[list[float]], want: list[int], settings: Sampling
+    sample: Part,
+    scores: list[list[float]],
+    seen: list[list[int]],
+    want: list[int],
+    settings: Sampling,
 ) -> None:
-    # The first text has seen token 0, the second token 2.
-    inputs = (torch.tensor(scores), torch.tensor([[0], [2]]), settings)
+    inputs = (torch.tensor(scores), torch.tensor(seen), settings)
 
     def asked(part: Part) -> Any:
         return _or_error(lambda: call(part, *inputs, name="sample"))
@@ -128,8 +132,8 @@ def _require_greedy(
     in_a_row = isinstance(got, torch.Tensor) and list(got.shape) == [len(want)]
     said = numbers(got) if in_a_row else describe(got)
     raise Mistake(
-        f"Scores {scores}, temperature 0, penalty {settings.repetition_penalty:g}: wanted the ids "
-        f"{want}, got {said}.",
+        f"Scores {scores}, seen {seen}, temperature 0, penalty {settings.repetition_penalty:g}: "
+        f"wanted the ids {want}, got {said}.",
         why,
     )
 

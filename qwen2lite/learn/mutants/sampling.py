@@ -186,6 +186,13 @@ def no_penalty(
     return sample(logits_BV, ids_BT, replace(settings, repetition_penalty=1.0), generator)
 
 
+def penalty_of_the_last_token(
+    logits_BV: Tensor, ids_BT: Tensor, settings: Sampling, generator: Generator | None = None
+) -> Tensor:
+    """Only the last token pays the penalty. All that have occurred do: hand on the whole of ids_BT."""
+    return sample(logits_BV, ids_BT[:, -1:], settings, generator)
+
+
 def draws_once_for_all(
     logits_BV: Tensor, ids_BT: Tensor, settings: Sampling, generator: Generator | None = None
 ) -> Tensor:
@@ -241,6 +248,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         penalty_after_the_filters,
         penalty_when_greedy_alone,
         no_penalty,
+        penalty_of_the_last_token,
         draws_once_for_all,
         ignores_the_generator,
         k_beyond_the_vocabulary,
