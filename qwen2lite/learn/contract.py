@@ -19,7 +19,8 @@ import torch
 _PACKAGE = Path(__file__).parents[1]
 _PYTHON = Path(sysconfig.get_path("stdlib"))
 TIME_LIMIT = 10.0
-"""Seconds of computing that a call may take. Tensors are tiny: only an endless loop gets there."""
+"""Seconds of computing that a call may take. Tensors are tiny: only an endless loop gets there, or
+a recursion that doubles at each step."""
 
 
 class Mistake(Exception):
@@ -80,7 +81,8 @@ def _within_time_limit(part: Callable[..., Any], inputs: Iterable[Any], name: st
         if time.monotonic() > earliest and time.thread_time() > deadline:
             raise Mistake(
                 f"{name} was still running after {TIME_LIMIT:g} seconds of computing.",
-                "A loop in it never ends: does what its condition asks about change?",
+                "A loop in it never ends: does what its condition asks about change? Or it calls "
+                "itself and asks the same things again and again: keep their answers in a table.",
             )
         return watch
 
