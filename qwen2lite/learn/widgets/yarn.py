@@ -45,7 +45,7 @@ def draw_ramp(factor: float, beta_fast: float = 32.0, beta_slow: float = 1.0) ->
         place = HEAD_DIM * math.log(TRAINED / (2 * math.pi * times)) / (2 * math.log(BASE))
         plt.axvline(place, color="gray", lw=1, ls=":")
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        plt.text(place, 1.08, f"β_{name}: {times:.3g} turns", ha="center", fontsize=9, bbox=box)
+        plt.text(place, 1.08, f"β_{name} = {times:.3g}", ha="center", fontsize=9, bbox=box)
     plt.ylim(0, 1.18)
     plt.xlabel("pair of the head (0 is the fastest)")
     plt.ylabel("what is left of the frequency")
