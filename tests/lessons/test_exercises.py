@@ -212,22 +212,41 @@ def with_check_redefined(exercise):
     return notebook
 
 
+def with_hidden_tests(solution, number):
+    """As docs/teaching.md has them: at the end of a test cell. They want what only oscar lacks."""
+    notebook = copy.deepcopy(solution)
+    cell = [c for c in code_cells(notebook) if c.metadata.get("nbgrader", {}).get("grade")][number]
+    hidden = ("### BEGIN HIDDEN TESTS", "assert 'oscar' not in globals()", "### END HIDDEN TESTS")
+    cell.source = "\n".join((cell.source, *hidden))
+    return notebook, float(cell.metadata.nbgrader.points)
+
+
+def only_for_the_checks(solution):
+    notebook = copy.deepcopy(solution)
+    code_cells(notebook)[1].source += "\n\n\noscar = True\n"
+    return notebook
+
+
 def test_nbgrader_gives_full_marks_for_the_solution_and_none_for_nothing(tmp_path):
     stem = "22_rope"
     exercise, solution = read("exercises", stem), read("solutions", stem)
+    source, hidden = with_hidden_tests(solution, number=2)
     (tmp_path / "source" / stem).mkdir(parents=True)
-    nbformat.write(solution, tmp_path / "source" / stem / f"{stem}.ipynb")
-    config = "c = get_config()\nc.CourseDirectory.course_id = 'test'\n"
+    nbformat.write(source, tmp_path / "source" / stem / f"{stem}.ipynb")
+    page = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    [config] = re.findall(r'echo "(.*)" > nbgrader_config.py', page)
     (tmp_path / "nbgrader_config.py").write_text(config, encoding="utf-8")
     nbgrader(tmp_path, "generate_assignment", stem, "--force")
     hand_in(tmp_path, "ann", solution, stem)
     hand_in(tmp_path, "bob", exercise, stem)
     hand_in(tmp_path, "eve", sabotaged(exercise), stem)
     hand_in(tmp_path, "mallory", with_check_redefined(exercise), stem)
+    hand_in(tmp_path, "oscar", only_for_the_checks(solution), stem)
     nbgrader(tmp_path, "autograde", stem, "--create", "--force")
     nbgrader(tmp_path, "export")
     with (tmp_path / "grades.csv").open(encoding="utf-8", newline="") as file:
         scores = {row["student_id"]: float(row["score"]) for row in csv.DictReader(file)}
     full = float(sum(graded(solution).values()))
-    assert scores == {"ann": full, "bob": 0.0, "eve": 0.0, "mallory": 0.0}
+    none = dict.fromkeys(("bob", "eve", "mallory"), 0.0)
+    assert scores == {"ann": full, "oscar": full - hidden, **none}
     assert not list((tmp_path / "home").rglob("*.py"))
