@@ -113,6 +113,7 @@ def test_of_two_that_leave_onednn_the_last_turns_it_on_again():
 def test_fewer_than_no_tokens_are_refused(model):
     with pytest.raises(ValueError, match="max_new_tokens must be 0 or more, got -5"):
         next(generate_ids(model, [1, 2, 3], -5))
+    assert list(generate_ids(model, [1, 2, 3], 0)) == []
 
 
 def test_the_wide_detour_leaves_alone_what_it_does_not_know():

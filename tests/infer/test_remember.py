@@ -147,17 +147,21 @@ def test_what_was_taken_back_is_not_known(read):
 @torch.inference_mode()
 def test_all_scores_and_batches_are_given_as_before(read):
     model, plain = RememberingQwen2(MODELS["plain"]), MODELS["plain"]
+    assert model.recalled == 0
     list(generate_ids(model, PROMPT, 3))
     ids_BT = torch.tensor([PROMPT])
     read.clear()
     assert torch.equal(model(ids_BT, model.new_cache(20)), plain(ids_BT, plain.new_cache(20)))
-    assert read == [10, 10], "every position was to be scored"
+    assert read == [10, 10] and model.recalled == 0, "every position was to be scored"
     both_BT = ids_BT.repeat(2, 1)
     caches = model.new_cache(20, 2), plain.new_cache(20, 2)
     assert torch.equal(
         model(both_BT, caches[0], last_only=True), plain(both_BT, caches[1], last_only=True)
     )
     assert torch.equal(model(ids_BT), plain(ids_BT))
+    model(torch.zeros_like(both_BT), model.new_cache(20, 2), last_only=True)
+    list(generate_ids(model, [0] * 10, 3))
+    assert model.recalled == 0, "zeros were read in another cache than the conversation's"
 
 
 def test_a_compiled_model_writes_the_same():

@@ -54,21 +54,33 @@ def test_repetition_lowers_both_signs_and_only_once():
     scores_BV = torch.tensor([[2.0, -2.0, 1.0]])
     lowered = penalise_repetition(scores_BV, torch.tensor([[0, 0, 1]]), 2.0)
     assert lowered.tolist() == [[1.0, -4.0, 1.0]]
+    assert penalise_repetition(scores_BV, torch.tensor([[2]]), 2.0).tolist() == [[2.0, -2.0, 0.5]]
 
 
 def test_nucleus_by_hand():
     scores = torch.tensor([[0.5, 0.3, 0.2]]).log()
     kept = keep_top_p(scores, 0.6).isfinite()
     assert kept.tolist() == [[True, True, False]]  # 0.5 alone does not reach 0.6
+    kept = keep_top_p(torch.zeros(1, 2), 0.5).isfinite()
+    assert kept.tolist() == [[True, False]]  # and here it does
 
 
 def test_a_seed_repeats():
     logits_BV, history_BT = torch.zeros(1, 50), torch.zeros(1, 1, dtype=torch.long)
     runs = [
         [int(choose(logits_BV, history_BT)) for _ in range(20)]
-        for choose in (Sampling(temperature=1, seed=s).sampler() for s in (7, 7, 8))
+        for choose in (Sampling(temperature=1, seed=s).sampler() for s in (7, 7, 8, None, None))
     ]
     assert runs[0] == runs[1] != runs[2]
+    assert runs[3] != runs[4]
+
+
+def test_bfloat16_scores_are_drawn_from_as_the_same_numbers_in_float32():
+    logits_BV = torch.randn(400, 50, generator=torch.Generator().manual_seed(0)).bfloat16()
+    history_BT = torch.arange(5).expand(400, -1)
+    choosers = [Sampling(1.1, 0.7, 20, 0.8, seed=0).sampler() for _ in range(2)]
+    narrow_B, wide_B = choosers[0](logits_BV, history_BT), choosers[1](logits_BV.float(), history_BT)
+    assert torch.equal(narrow_B, wide_B)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +89,7 @@ def test_a_seed_repeats():
         {"temperature": -1},
         {"temperature": float("nan")},
         {"top_p": 0},
+        {"top_p": 1.5},
         {"top_k": -2},
         {"repetition_penalty": 0},
         {"seed": 2**64},

@@ -1,5 +1,6 @@
 """Our encoder against the `tokenizers` library, published vectors, and damaged input."""
 
+import base64
 import json
 import random
 import unicodedata
@@ -10,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen2lite.text.bpe import merge_word, train_bpe
+from qwen2lite.text.bpe import merge_word, printable_bytes, train_bpe
 from qwen2lite.text.pretokenize import normalise, split_words
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
-from qwen2lite.text.vocabulary import vocabulary_of
+from qwen2lite.text.vocabulary import QWEN2_SPECIAL_TOKENS, read_vocabulary, vocabulary_of
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 # First character and number of characters of 30 scripts, and of what trips tokenizers.
@@ -141,6 +142,7 @@ def test_merges_by_hand():
     merges = {(0, 1): 3, (1, 2): 4, (3, 3): 5}
     assert merge_word([0, 1, 2], merges) == [3, 2]
     assert merge_word([1, 2, 0, 1, 0, 1, 0, 1], merges) == [4, 5, 3]
+    assert merge_word([0, 0, 2], merges) == [0, 0, 2]
 
 
 def test_training_by_hand():
@@ -191,6 +193,64 @@ def test_tags_of_tool_calls_are_not_skipped_and_control_tokens_are():
     ids = tokenizer.library.encode("<tool_call>a<|im_end|>").ids
     assert ids == tokenizer.encode("<tool_call>a<|im_end|>") == [257, *tokenizer.encode("a"), 256]
     assert tokenizer.library.decode(ids) == "<tool_call>a"
+
+
+def test_the_longer_of_two_control_tokens_is_found_also_in_a_set():
+    special = {"<a": 256, "<ab>": 257}
+    tokenizer = Qwen2Tokenizer(replace(vocabulary_of([]), special_tokens=special))
+    for allowed in ("all", {"<a", "<ab>"}):
+        assert tokenizer.encode("<ab><a", allowed) == [257, 256]
+    assert tokenizer.decode([257, 256]) == "<ab><a"
+
+
+# Its first merge begins with the sign of a comment.
+VOCABULARY = vocabulary_of(train_bpe([b"##"] * 5 + [b" lower"] * 3 + [b" low"] * 2, 999))
+
+
+def printable_vocabulary():
+    """The tokens of VOCABULARY as files spell them, the last first, and its merges in order."""
+    shown = printable_bytes()
+    spelled = ["".join(shown[byte] for byte in token) for token in VOCABULARY.tokens]
+    merges = [f"{spelled[left]} {spelled[right]}" for left, right in VOCABULARY.merges]
+    return {text: i for i, text in reversed([*enumerate(spelled)])}, merges
+
+
+def write_json(folder):
+    Qwen2Tokenizer(VOCABULARY).library.save(str(folder / "tokenizer.json"))
+
+
+def write_two_files(folder, comment="#version: 0.2\n"):
+    vocab, merges = printable_vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (folder / "merges.txt").write_text(comment + "\n".join(merges) + "\n", encoding="utf-8")
+
+
+def write_two_files_and_control_tokens(folder):
+    write_two_files(folder)
+    added = {str(i): {"content": name} for name, i in VOCABULARY.special_tokens.items()}
+    settings = json.dumps({"added_tokens_decoder": added})
+    (folder / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+
+
+def write_tiktoken(folder):
+    lines = [f"{base64.b64encode(t).decode()} {i}" for i, t in enumerate(VOCABULARY.tokens)]
+    (folder / "qwen.tiktoken").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("write", [write_json, write_two_files_and_control_tokens, write_tiktoken])
+def test_every_form_of_file_holds_the_same_vocabulary(write, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no tokenizer\.json, vocab\.json or"):
+        read_vocabulary(tmp_path)
+    write(tmp_path)
+    assert len(VOCABULARY.merges) > 4
+    assert read_vocabulary(tmp_path) == VOCABULARY
+
+
+@pytest.mark.parametrize("comment", ["", "#version: 0.2\n"])
+def test_two_files_without_a_third_have_qwen2s_control_tokens(comment, tmp_path):
+    write_two_files(tmp_path, comment)
+    wanted = replace(VOCABULARY, special_tokens=QWEN2_SPECIAL_TOKENS)
+    assert read_vocabulary(tmp_path / "vocab.json") == wanted
 
 
 HALF_A_JSON = {"added_tokens": [], "model": {"vocab": {"a": 0, "b": 1}, "merges": ["a b c"]}}
