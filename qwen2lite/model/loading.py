@@ -8,7 +8,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from qwen2lite.weights.checkpoint import Checkpoint
-from qwen2lite.weights.published import published_parts
+from qwen2lite.weights.published import published_parts, published_tensors
 
 TIED = "lm_head.weight"
 """A tied checkpoint may store it a second time; the model then has no such parameter."""
@@ -77,11 +77,7 @@ def _read(
 
 def _check_names_and_shapes(model: nn.Module, checkpoint: Checkpoint) -> None:
     found = checkpoint.shapes()
-    wanted = {
-        part: tuple(parameter[index].shape)
-        for name, parameter in model.named_parameters()
-        for part, index in published_parts(name, tuple(parameter.shape)).items()
-    }
+    wanted = {name: tuple(tensor.shape) for name, tensor in published_tensors(model).items()}
     for name, shape in wanted.items():
         if name not in found:
             raise ValueError(

@@ -20,7 +20,7 @@ import torch
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.loading import WithoutInitialising
 from qwen2lite.model.qwen2 import Qwen2
-from qwen2lite.weights.published import published_parts
+from qwen2lite.weights.published import published_tensors
 
 _EXPERT_FIELDS = (
     "num_experts",
@@ -86,7 +86,7 @@ def upcycle(
     with torch.device("meta"), WithoutInitialising():
         model = Qwen2(config, dense.parts).to(dense.dtype)
     model.to_empty(device=dense.device)
-    source, target = _published(dense), _published(model)
+    source, target = published_tensors(dense), published_tensors(model)
     with torch.no_grad():
         for name, weight in target.items():
             if name in source:
@@ -168,15 +168,6 @@ def _fill(
         is_shared = place.endswith("shared_expert")
         share = recipe.shared_fresh_share if is_shared else recipe.fresh_share
         start_anew(mlp, share, recipe.fresh, std, rng)
-
-
-def _published(model: Qwen2) -> dict[str, torch.Tensor]:
-    """The model's weights under the checkpoint's names; writing to them writes to the model."""
-    return {
-        part: parameter.detach()[index]
-        for name, parameter in model.named_parameters()
-        for part, index in published_parts(name, tuple(parameter.shape)).items()
-    }
 
 
 def _matrices(weights: dict[str, torch.Tensor], stem: str) -> Matrices:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import save_file
 
-from qwen2lite.weights.published import published_parts
+from qwen2lite.weights.published import published_tensors
 
 WRITTEN = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
@@ -112,11 +112,7 @@ def write_model(
     max_shard_bytes: int,
 ) -> None:
     """The files themselves. Experts that a model holds stacked become a tensor for each matrix."""
-    tensors = {
-        part: parameter.detach()[index]
-        for name, parameter in model.named_parameters()
-        for part, index in published_parts(name, tuple(parameter.shape)).items()
-    }
+    tensors = published_tensors(model)
     config = model.config.to_dict()
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     write_json(folder / "config.json", config | {"dtype": dtype})

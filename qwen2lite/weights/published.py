@@ -4,6 +4,8 @@ Qwen2's checkpoints have `mlp.experts.3.gate_proj.weight`. transformers 5 holds,
 `mlp.experts.gate_up_proj` [E, 2F, D] and `mlp.experts.down_proj` [E, D, F].
 """
 
+from typing import Any
+
 Index = tuple[int | slice, ...]
 """What stands between the brackets: `stacked[index]`. Empty for the whole tensor."""
 
@@ -29,4 +31,13 @@ def published_parts(name: str, shape: tuple[int, ...]) -> dict[str, Index]:
         f"{stem}.{expert}.{matrix}.weight": (expert, place)
         for expert in range(experts)
         for matrix, place in places.items()
+    }
+
+
+def published_tensors(model: Any) -> dict[str, Any]:
+    """The weights of a model under the checkpoint's names; writing to them writes to the model."""
+    return {
+        part: parameter.detach()[index]
+        for name, parameter in model.named_parameters()
+        for part, index in published_parts(name, tuple(parameter.shape)).items()
     }
