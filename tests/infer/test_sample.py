@@ -78,9 +78,11 @@ def test_a_seed_repeats():
 def test_bfloat16_scores_are_drawn_from_as_the_same_numbers_in_float32():
     logits_BV = torch.randn(400, 50, generator=torch.Generator().manual_seed(0)).bfloat16()
     history_BT = torch.arange(5).expand(400, -1)
-    choosers = [Sampling(1.1, 0.7, 20, 0.8, seed=0).sampler() for _ in range(2)]
-    narrow_B, wide_B = choosers[0](logits_BV, history_BT), choosers[1](logits_BV.float(), history_BT)
-    assert torch.equal(narrow_B, wide_B)
+    drawn = [
+        Sampling(1.1, 0.7, 20, 0.8, seed=0).sampler()(scores_BV, history_BT)
+        for scores_BV in (logits_BV, logits_BV.float())
+    ]
+    assert torch.equal(*drawn)
 
 
 @pytest.mark.parametrize(
