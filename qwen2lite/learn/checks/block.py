@@ -23,6 +23,7 @@ from qwen2lite.learn.mutants.block import (
     AlwaysTheFirstLayer,
     AlwaysTheSecondLayer,
     CacheForgotten,
+    MaskOrCache,
     PartsOfItsOwn,
 )
 from qwen2lite.model.cache import KVCache
@@ -206,3 +207,21 @@ def _require_cache(decoder_layer: Part, number: int) -> None:
         )
     if not same(got, whole_BTD[:, 3:], 1e-4):
         raise Mistake("Five tokens in two pieces, with a cache, give something else than at once.")
+    _require_mask_and_cache(layer, x_BTD)
+
+
+def _require_mask_and_cache(layer: nn.Module, x_BTD: torch.Tensor) -> None:
+    """The same pieces with a mask that hides the token before the last from the last."""
+    mask_TS = torch.ones(5, 5, dtype=torch.bool).tril()
+    mask_TS[4, 3] = False
+    whole_BTD = call(layer, x_BTD, *tables(5), mask_TS, name="the layer")
+    cache = KVCache(CONFIG, 5, 2)
+    for start, end in ((0, 3), (3, 5)):
+        given = (x_BTD[:, start:end], *tables(end - start, start), mask_TS[start:end, :end])
+        got = call(layer, *given, cache, name="the layer")
+        cache.length = end
+    if not same(got, whole_BTD[:, 3:], 1e-4):
+        raise Mistake(
+            "Five tokens in two pieces, with a mask and a cache, give something else than at once.",
+            told_by(MaskOrCache),
+        )

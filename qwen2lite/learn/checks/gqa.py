@@ -62,6 +62,7 @@ def check_attention(attention: Part) -> Iterator[str]:
     mask_TS[:, 1] = False
     mask_TS[1, 1] = True
     _require_read(attention, x_BTD, (_TOKENS,), mask_TS, "With a mask that hides token 1")
+    _require_read(attention, x_BTD, (4, 1, 4), mask_TS, "With that mask, as 4, 1 and 4 tokens")
     yield "a mask that is given is passed on"
 
     yield from _check_given_parts(attention)
@@ -151,10 +152,12 @@ def _read(
     cache = KVCache(_CONFIG, _TOKENS, len(x_BTD)) if len(pieces) > 1 else None
     updates, start = [], 0
     for piece in x_BTD.split(pieces, dim=1):
-        tables = _tables(start, start + piece.shape[1])
-        both = [layer(piece, *tables, mask, cache, n) for n, layer in enumerate(layers)]
+        end = start + piece.shape[1]
+        rows = None if mask is None else mask[start:end, :end]
+        given = (*_tables(start, end), rows, cache)
+        both = [layer(piece, *given, n) for n, layer in enumerate(layers)]
         updates.append(torch.stack(both))
-        start += piece.shape[1]
+        start = end
         if cache is not None:
             cache.length = start
     return torch.cat(updates, dim=2)

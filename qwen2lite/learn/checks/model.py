@@ -34,10 +34,12 @@ TIED = Qwen2Config(
     num_hidden_layers=3,
     num_attention_heads=3,
     num_key_value_heads=1,
+    head_dim=8,
     rms_norm_eps=0.5,
+    rope_theta=100.0,
     tie_word_embeddings=True,
 )
-"""Small, and with an eps that shows where it is forgotten."""
+"""Small, its heads aren't D / N wide, and its eps and base show where they are forgotten."""
 UNTIED = dataclasses.replace(TIED, tie_word_embeddings=False)
 IDS_BT = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 10, 0]])
 

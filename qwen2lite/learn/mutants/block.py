@@ -177,6 +177,21 @@ class PartsOfItsOwn(DecoderLayer):
         super().__init__(config, layer, own)
 
 
+class MaskOrCache(DecoderLayer):
+    """The mask is handed on only where there is no cache. With a cache it says more than before: a
+    batch's padding stays in there, and every new token has to be told."""
+
+    def forward(
+        self,
+        x_BTD: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> torch.Tensor:
+        return super().forward(x_BTD, cos, sin, mask if cache is None else None, cache)
+
+
 class EpsForgotten(DecoderLayer):
     """The norms don't get the config's rms_norm_eps. It is 1e-5 in the 72B and 1e-6 in the others."""
 
@@ -196,6 +211,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         CacheForgotten,
         AlwaysTheFirstLayer,
         AlwaysTheSecondLayer,
+        MaskOrCache,
         PartsOfItsOwn,
         EpsForgotten,
     )

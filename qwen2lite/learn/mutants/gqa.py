@@ -190,6 +190,23 @@ class MaskNotPassedOn(_InSteps):
         return self.attend(q, k, v, None)
 
 
+class MaskOrCache(_InSteps):
+    """The mask is handed on only where there is no cache. With a cache it says more than before: a
+    batch's padding stays in there, and every new token has to be told."""
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        cos_TH: Tensor,
+        sin_TH: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        seen = mask if cache is None else None
+        return super().forward(x_BTD, cos_TH, sin_TH, seen, cache, layer)
+
+
 class ScaledTwice(_InSteps):
     """The queries are divided by √H, and attend does that again."""
 
@@ -220,6 +237,8 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         UnturnedInTheCache,
         OnlyTheNewKeys,
         AlwaysLayerZero,
+        # Before the next, which answers alike where this one is found out.
+        MaskOrCache,
         MaskNotPassedOn,
         ScaledTwice,
         PartsOfItsOwn,

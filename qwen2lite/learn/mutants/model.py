@@ -129,6 +129,14 @@ class EpsForgotten(Qwen2):
         self.model.norm = RMSNorm(config.hidden_size)
 
 
+class BaseOfItsOwn(Qwen2):
+    """RoPE's base is written into the model. It is config.rope_theta, 1,000,000 in Qwen2's checkpoints
+    and 10,000 in most of its training."""
+
+    def __init__(self, config: Qwen2Config, parts: Parts):
+        super().__init__(dataclasses.replace(config, rope_theta=1e6), parts)
+
+
 class PartsIgnored(Qwen2):
     """Something is the package's own whatever `parts` holds, and a part of yours in it is never run.
     Take everything from `parts`, and hand `parts` on to each DecoderLayer."""
@@ -227,6 +235,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         LayersInAList,
         FrequenciesAsABuffer,
         EpsForgotten,
+        BaseOfItsOwn,
         PartsIgnored,
     ),
     "mended_load": (
