@@ -241,6 +241,14 @@ def test_a_model_of_ones_own_parts_speaks_and_gives_a_receipt(tmp_path):
     assert "1 of " in result.stdout and "norm                 yours" in result.stdout
 
 
+def test_a_part_that_breaks_in_an_answer_is_told_of_without_a_traceback(tmp_path):
+    keep_a_norm(tmp_path, "return x_BTD[0, 0, 0, 0]")
+    result = run("generate", "Hello", "--mine", "--model", TINY, QWEN2LITE_HOME=str(tmp_path))
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "with your parts the model raised IndexError: too many indices" in result.stderr
+    assert "look closer: python -m qwen2lite doctor" in result.stderr
+
+
 def test_the_readme_is_short_and_names_both_commands():
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 150

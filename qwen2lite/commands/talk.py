@@ -184,6 +184,13 @@ class Session:
                 raise
             print(" … stopped", end="")
             self.model = RememberingQwen2(model.plain)  # who knows what half a step has kept
+        except Exception as error:
+            if self.parts is None or isinstance(error, ValueError | OSError):
+                raise
+            raise ValueError(
+                f"with your parts the model raised {type(error).__name__}: {error}; look closer: "
+                "python -m qwen2lite doctor"
+            ) from error
         answer = "".join(pieces)
         tokens = len(self.tokenizer.encode(answer, allowed_special="none"))
         read = model.read_of(len(prompt_ids))

@@ -72,6 +72,11 @@ class Reader:
     def _read(self, ids: list[int], more: int) -> tuple[torch.Tensor, KVCache]:
         """Returns ln p of every token after the text, and the cache with room for `more`."""
         needed, limit = len(ids) + more, self.model.config.context_length
+        if needed > limit:
+            raise ValueError(
+                f"a text of {needed} tokens, with what may follow it, doesn't fit this model's context "
+                f"of {limit}; give fewer examples before it"
+            )
         cache = self._cache
         if cache is None or cache.max_length < needed:
             cache = self.model.new_cache(max(needed, min(2 * needed, limit)))

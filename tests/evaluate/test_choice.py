@@ -191,7 +191,7 @@ def test_a_text_or_an_option_without_a_token_is_refused(model):
     for text, options in (("", ["x"]), ("x", [""]), ("x", [])):
         with pytest.raises(ValueError, match="need a token each"):
             Reader(model, TOKENIZER).logps(text, options)
-    with pytest.raises(ValueError, match="context of 512"):
+    with pytest.raises(ValueError, match="context of 512; give fewer examples"):
         Reader(model, TOKENIZER).logps("x" * 513, ["y"])
 
 
