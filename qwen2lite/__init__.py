@@ -26,7 +26,7 @@ from typing import Any
 
 _FRONT_DOOR = {
     "CONFIGS": "qwen2lite.model.config",
-    "Parts": "qwen2lite.model.qwen2",
+    "Parts": "qwen2lite.model.parts",
     "Qwen2": "qwen2lite.model.qwen2",
     "Qwen2Config": "qwen2lite.model.config",
     "Qwen2Tokenizer": "qwen2lite.text.tokenizer",

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import qwen2lite
-from qwen2lite.__main__ import main
+from qwen2lite.__main__ import _parser, main
 from qwen2lite.commands.evaluate import BY
 from qwen2lite.evaluate.choice import WAYS, is_right, read_questions, score_questions
 from qwen2lite.evaluate.uncertainty import wilson
 from qwen2lite.infer.load import load
+from qwen2lite.infer.sample import CHAT_SAMPLING, Sampling
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
 from qwen2lite.train.world import CITIES, people
 from tests.conftest import REAL_MODEL
@@ -312,6 +313,15 @@ def test_evaluate_tells_sums_by_their_fields_and_says_which_gave_no_number(tmp_p
     file = exam_file(tmp_path, *sums, *choices_of_the_world())
     assert main(["evaluate", file, "--model", TINY]) == 2
     assert "make two files of it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"), [(["chat"], CHAT_SAMPLING), (["generate", "Hello"], Sampling())]
+)
+def test_help_says_the_numbers_that_the_package_has(arguments, wanted):
+    """They are written there anew, for --help doesn't load PyTorch."""
+    flags = vars(_parser().parse_args(arguments))
+    assert Sampling(**{name: flags[name] for name in vars(wanted)}) == wanted
 
 
 def test_evaluate_names_the_ways_that_there_are():
