@@ -8,7 +8,7 @@ import torch
 from qwen2lite.infer.generate import generate_ids
 from qwen2lite.learn.cases import PROBE, draw_weights
 from qwen2lite.learn.contract import Mistake, call, describe, told_by, usual_reason
-from qwen2lite.learn.mutants.batching_tasks import MUTANTS, seed_counted_up
+from qwen2lite.learn.mutants.batching_tasks import MUTANTS, seed_counted_up, shared_by_equal_seeds
 from qwen2lite.model.qwen2 import Qwen2
 
 Part = Callable[..., Any]
@@ -83,7 +83,7 @@ def _as_lists(got: Any) -> Any:
 
 
 def check_mended_draws(mended_draws: Part) -> Iterator[str]:
-    """A row draws the same whoever stands beside it, by its seed, and by its shares."""
+    """A row draws the same whoever stands beside it, also its twin, by its seed and by its shares."""
     even, odd = [0.25] * 4, [0.0, 0.8, 0.2, 0.0]
     together, why = _drawn(mended_draws, [even, odd, even], [5, 6, 7], 20)
     for row, shares in enumerate((even, odd, even)):
@@ -99,6 +99,14 @@ def check_mended_draws(mended_draws: Part) -> Iterator[str]:
         raise Mistake(f"Four tokens are equally likely, and {together[0]} were drawn.", why)
     _require_others(together[0], together[2], why)
     yield "other seeds, other tokens"
+
+    twins, _ = _drawn(mended_draws, [even, even], [5, 5], 20)
+    if twins != [together[0]] * 2:
+        raise Mistake(
+            f"Two rows have the seed 5 and draw {twins[0][:8]} … and {twins[1][:8]} ….",
+            told_by(shared_by_equal_seeds),
+        )
+    yield "equal seeds, equal tokens"
 
     often, why = _drawn(mended_draws, [odd], [3], 400)
     found = [often[0].count(token) for token in range(4)]

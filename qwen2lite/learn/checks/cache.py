@@ -27,7 +27,7 @@ Script = Callable[[Part], Iterator[tuple[str, Any, Any]]]
 
 _CONFIG = Qwen2Config(
     vocab_size=9,
-    hidden_size=24,
+    hidden_size=20,  # D / N isn't the size of a head
     intermediate_size=5,
     num_hidden_layers=3,
     num_attention_heads=4,

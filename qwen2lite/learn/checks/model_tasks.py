@@ -1,5 +1,6 @@
 """What the exercise 31_model asks beside the model: both ends, all parameters, a loader, tokens."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -186,7 +187,7 @@ def _require_refused(
 
 
 def check_tokens_that_fit(tokens_that_fit: Part) -> Iterator[str]:
-    """By hand, exactly full and one byte short, too little memory, and a card of 80 GB."""
+    """By hand, exactly full and one byte short, too little memory, wider heads, and real cards."""
     small, name = CONFIGS["qwen2-0.5b"], "tokens_that_fit"
     million = 1_000_000
     _require(
@@ -198,6 +199,10 @@ def check_tokens_that_fit(tokens_that_fit: Part) -> Iterator[str]:
     # Far smaller: of a few bytes too little, int() of a negative fraction makes 0.
     _require(name, tokens_that_fit, 0, "memory smaller than the weights", small, million, million)
     yield "a token fits whole or not at all, and none where the weights don't"
+
+    wide = dataclasses.replace(small, head_dim=3 * small.head_dim)
+    _require(name, tokens_that_fit, 3, "heads three times as wide", wide, million, 2_122_880)
+    yield "3 where heads are three times as wide as D / N"
 
     for size, memory in (("qwen2-7b", 24 * 10**9), ("qwen2-72b", 160 * 10**9)):
         config, count = CONFIGS[size], _counted(CONFIGS[size])

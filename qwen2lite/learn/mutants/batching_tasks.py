@@ -148,6 +148,18 @@ def seed_counted_up(shares_BV: Tensor, seeds: Sequence[int], steps: int) -> list
     return [[text[0] for text in row] for row in zip(*columns, strict=True)]
 
 
+def shared_by_equal_seeds(shares_BV: Tensor, seeds: Sequence[int], steps: int) -> list[list[int]]:
+    """Rows of the same seed share a generator, as in a dict by seeds, and take its numbers in turns.
+    Make one for each row."""
+    drawn: list[list[int]] = [[] for _ in seeds]
+    for seed in set(seeds):
+        rows = [row for row, other in enumerate(seeds) if other == seed]
+        found = one_generator_for_all(shares_BV[rows], [seed] * len(rows), steps)
+        for row, text in zip(rows, found, strict=True):
+            drawn[row] = text
+    return drawn
+
+
 def always_the_likeliest(shares_BV: Tensor, seeds: Sequence[int], steps: int) -> list[list[int]]:
     """Nothing is drawn: the likeliest token comes every time."""
     return [[int(shares_V.argmax())] * steps for shares_V in shares_BV]
@@ -172,6 +184,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "mended_draws": (
         one_generator_for_all,
         one_seed_for_all,
+        shared_by_equal_seeds,
         seeded_at_each_step,
         seed_counted_up,
         always_the_likeliest,

@@ -140,6 +140,14 @@ def of_the_query_heads(config: Qwen2Config, parameter_count: int, memory: int) -
     return max(0, memory - 2 * parameter_count) // (_cache_bytes(config) * group)
 
 
+def width_by_division(config: Qwen2Config, parameter_count: int, memory: int) -> int:
+    """A head is taken for hidden_size / num_attention_heads numbers. It has `head_dim`, which a config
+    may choose freely."""
+    width = config.hidden_size // config.num_attention_heads
+    token = _cache_bytes(config) // config.head_dim * width
+    return max(0, memory - 2 * parameter_count) // token
+
+
 def below_zero(config: Qwen2Config, parameter_count: int, memory: int) -> int:
     """Where not even the weights fit, this is a negative number of tokens. Then it is none."""
     return (memory - 2 * parameter_count) // _cache_bytes(config)
@@ -177,6 +185,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
         keys_alone,
         numbers_for_bytes,
         of_the_query_heads,
+        width_by_division,
         below_zero,
         cut_towards_zero,
         rounded_up,
