@@ -64,7 +64,8 @@ def check_chat_text(chat_text: Part) -> Iterator[str]:
     _require_text(chat_text, WITH_SYSTEM, True, brief + hello + opened)
     yield "a system prompt of the conversation's own replaces the default"
     _require_text(chat_text, EMPTY_SYSTEM, True, empty + hello + opened)
-    yield "an empty one too"
+    _require_text(chat_text, ASKED, True, empty + hello + opened, system="")
+    yield "an empty one too, and an empty default is a turn as well"
     system_last = [*ASKED, *WITH_SYSTEM[:1]]
     _require_text(chat_text, system_last, True, default + hello + brief + opened)
     yield "but one that comes later doesn't"
@@ -74,13 +75,15 @@ def check_chat_text(chat_text: Part) -> Iterator[str]:
     yield "and with it where one is, whoever spoke last"
 
 
-def _require_text(part: Part, messages: list[Message], opened: bool, wanted: str) -> None:
+def _require_text(
+    part: Part, messages: list[Message], opened: bool, wanted: str, system: str = SYSTEM
+) -> None:
     given = [dict(message) for message in messages]
-    got = call(part, given, SYSTEM, opened, name="chat_text")
+    got = call(part, given, system, opened, name="chat_text")
     if got != wanted:
-        inputs = [dict(message) for message in messages], SYSTEM, opened
+        inputs = [dict(message) for message in messages], system, opened
         raise Mistake(
-            f"chat_text({messages}, {SYSTEM!r}, {opened}) is {got!r}; wanted {wanted!r}.",
+            f"chat_text({messages}, {system!r}, {opened}) is {got!r}; wanted {wanted!r}.",
             usual_reason(MUTANTS["chat_text"], got, *inputs),
         )
     if given != messages:

@@ -54,6 +54,16 @@ def empty_system_replaced(
     return render_chat(messages, system, add_generation_prompt)
 
 
+def empty_default_left_out(
+    messages: Sequence[Message], system: str, add_generation_prompt: bool = True
+) -> str:
+    """An empty default makes no turn. It stands there as an empty one, like an empty system message:
+    only a conversation that begins with its own goes without."""
+    if system or messages[0]["role"] == "system":
+        return render_chat(messages, system, add_generation_prompt)
+    return _turns(messages, add_generation_prompt)
+
+
 def system_anywhere(
     messages: Sequence[Message], system: str, add_generation_prompt: bool = True
 ) -> str:
@@ -228,6 +238,7 @@ MUTANTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "chat_text": (
         system_always,
         empty_system_replaced,
+        empty_default_left_out,
         system_anywhere,
         no_default_system,
         never_after_the_assistant,
