@@ -39,8 +39,9 @@ def _sentence(error: Exception) -> str:
     """The package's own words, or the system's without its numbers."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
-    place = "the output" if error.filename is None else error.filename
-    return f"{place} can't be used ({error.strerror}); choose another place"
+    if error.filename is None:  # it may be the output, or a connection
+        return error.strerror
+    return f"{error.filename} can't be used ({error.strerror}); choose another place"
 
 
 def _parser() -> argparse.ArgumentParser:
