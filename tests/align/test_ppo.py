@@ -218,6 +218,18 @@ def test_a_loss_that_is_no_number_moves_nothing(tokenizer, monkeypatch):
     assert not moved(ppo.policy, before)
 
 
+def test_differences_of_rounding_are_not_scaled_up(tokenizer, monkeypatch):
+    """Two answers of equal worth, of which the value model expects nothing but noise."""
+    given_answers(monkeypatch, [answer(tokenizer, "Elmford."), answer(tokenizer, "Foxhill.")])
+    seen, plain = [], module.policy_loss
+    monkeypatch.setattr(module, "policy_loss", lambda *xs: seen.append(xs[2]) or plain(*xs))
+    ppo = at_work(tokenizer, lambda talks: [1.0] * len(talks), kl=0.0, passes=1)
+    torch.nn.init.normal_(ppo.value.reward.weight, std=1e-8)
+    ppo.step(PROMPTS[:1])
+    [ahead] = seen
+    assert 0 < ahead.abs().max() < 0.01
+
+
 def test_answers_of_equal_worth_teach_nothing_and_break_nothing(tokenizer, monkeypatch):
     given_answers(monkeypatch, [answer(tokenizer, "")])
     ppo = at_work(tokenizer, lambda talks: [1.0] * len(talks), kl=0.0, samples=1)
