@@ -196,11 +196,18 @@ def test_tags_of_tool_calls_are_not_skipped_and_control_tokens_are():
 
 
 def test_the_longer_of_two_control_tokens_is_found_also_in_a_set():
-    special = {"<a": 256, "<ab>": 257}
+    special = {"<a": 257, "<ab>": 256}
     tokenizer = Qwen2Tokenizer(replace(vocabulary_of([]), special_tokens=special))
     for allowed in ("all", {"<a", "<ab>"}):
-        assert tokenizer.encode("<ab><a", allowed) == [257, 256]
-    assert tokenizer.decode([257, 256]) == "<ab><a"
+        assert tokenizer.encode("<ab><a", allowed) == [256, 257]
+    assert tokenizer.decode([256, 257]) == "<ab><a"
+    assert tokenizer.library.token_to_id("<a") == 257
+
+
+def test_the_library_cuts_a_sign_off_a_word_no_more_than_we_do():
+    tokenizer = Qwen2Tokenizer(vocabulary_of(train_bpe([b"(foo"], 999)))
+    assert len(ids := tokenizer.encode("(foo")) == 1
+    assert tokenizer.library.encode("(foo").ids == ids
 
 
 # Its first merge begins with the sign of a comment.

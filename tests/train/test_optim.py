@@ -96,6 +96,11 @@ def test_an_adamw_with_a_bug_is_caught(kind):
         agree_over_50_steps(kind)
 
 
+def test_where_none_are_given_betas_and_eps_are_those_of_qwen1():
+    settings = AdamW(some_weights()).defaults
+    assert (settings["betas"], settings["eps"]) == ((0.9, 0.95), 1e-8)
+
+
 def test_one_step_by_hand():
     weight = nn.Parameter(torch.tensor([2.0, -1.0]))
     optimizer = AdamW([weight], lr=0.1, betas=(0.9, 0.95), eps=0.5, weight_decay=0.2)

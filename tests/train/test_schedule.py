@@ -164,3 +164,4 @@ def test_a_plateau_does_not_depend_on_the_end(step, steps, later):
 def test_beyond_the_end_it_stays_at_the_floor(name):
     extra = {"cooldown_steps": 3} if name == "cooldown" else {}
     assert SCHEDULES[name](25, 10, 2, 0.3, **extra) == 0.3
+    assert SCHEDULES[name](25, 10, 2, **extra) == 0.1, "a tenth of the peak, as Qwen(1)"

@@ -90,11 +90,31 @@ def test_documents_come_back(path, data, vocab_size):
     assert (facts.documents, facts.count) == (len(given_documents), len(opened.ids))
 
 
+def test_folders_on_the_way_are_made(path):
+    deep = path.parent / "not" / "there" / path.name
+    write_tokens(deep, [[1]], vocab_size=3, eos=2, fingerprint="")
+    assert TokenFile.open(deep).ids.tolist() == [1, 2]
+
+
+def test_both_files_are_whole_on_the_disk_before_they_have_their_names(path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def watched(handle):
+        synced.append((os.fstat(handle).st_size, path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_tokens(path, [[1]], vocab_size=3, eos=2, fingerprint="")
+    sidecar = path.with_name(path.name + ".json")
+    assert synced == [(path.stat().st_size, False), (sidecar.stat().st_size, False)]
+
+
 def test_texts_come_back(path, tokenizer):
     texts = [*islice(documents(), 40), "Write <|endoftext|> to end.", "日本 é\n"]
     file = write_corpus(path, texts, tokenizer)
     assert file.facts.eos == tokenizer.special_tokens[END_OF_TEXT]
     assert file.facts.documents == len(texts)
+    assert file.facts.vocab_size == max(tokenizer.special_tokens.values()) + 1
     assert [tokenizer.decode(ids) for ids in unpack(file.ids, file.facts.eos)] == texts
 
 
