@@ -62,7 +62,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
         path: one of these files, or the folder that holds one.
 
     Raises:
-        FileNotFoundError: a folder without a tokenizer.
+        FileNotFoundError: a folder without a tokenizer, or with half of one.
         ValueError: a file that is damaged or holds another kind of tokenizer.
     """
     for name in ("tokenizer.json", "vocab.json", "qwen.tiktoken"):
@@ -73,7 +73,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
             f"{path} holds no tokenizer.json, vocab.json or qwen.tiktoken; fetch the model again"
         )
     readers = {".gguf": _from_gguf, ".tiktoken": _from_tiktoken}
-    reader = readers.get(path.suffix, _from_json)
+    reader = readers.get(path.suffix.lower(), _from_json)
     try:
         vocabulary = reader(path)
         if len({token for token in vocabulary.tokens if len(token) == 1}) < 256:
@@ -91,7 +91,10 @@ def read_vocabulary(path: Path) -> Vocabulary:
 def _from_json(path: Path) -> Vocabulary:
     content = json.loads(path.read_text(encoding="utf-8"))
     if path.name == "vocab.json":
-        lines = path.with_name("merges.txt").read_text(encoding="utf-8").splitlines()
+        beside = path.with_name("merges.txt")
+        if not beside.is_file():
+            raise FileNotFoundError(f"{path} has no merges.txt beside it; fetch the model again")
+        lines = beside.read_text(encoding="utf-8").splitlines()
         # Some merges begin with "#": only the first line can be a comment.
         merges = lines[1:] if lines and lines[0].startswith("#version:") else lines
         return _assemble(content, merges, _added_tokens(path.with_name("tokenizer_config.json")))

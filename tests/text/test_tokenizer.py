@@ -253,6 +253,19 @@ def test_every_form_of_file_holds_the_same_vocabulary(write, tmp_path):
     assert read_vocabulary(tmp_path) == VOCABULARY
 
 
+def test_the_case_of_an_ending_says_nothing(tmp_path):
+    write_tiktoken(tmp_path)
+    loud = (tmp_path / "qwen.tiktoken").rename(tmp_path / "QWEN.TIKTOKEN")
+    assert read_vocabulary(loud) == VOCABULARY
+
+
+def test_half_of_two_files_is_named(tmp_path):
+    write_two_files(tmp_path)
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"vocab\.json has no merges\.txt beside it"):
+        read_vocabulary(tmp_path)
+
+
 @pytest.mark.parametrize("comment", ["", "#version: 0.2\n"])
 def test_two_files_without_a_third_have_qwen2s_control_tokens(comment, tmp_path):
     write_two_files(tmp_path, comment)
