@@ -123,7 +123,7 @@ def _examine(name: str, part: Any) -> Result:
     try:
         if not callable(part):
             kind = type(part).__name__
-            raise Mistake(f"{name} is a {kind}; the function itself is wanted, without ().")
+            raise Mistake(f"{name} is of type {kind}; the function itself is wanted, without ().")
         for fact in contracts()[name](part):
             held.append(fact)
     except NotImplementedError as error:
