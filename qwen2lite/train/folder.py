@@ -85,7 +85,8 @@ class RunFolder:
         if newest is None:
             return 0
         for what in now:
-            checkpoint.refuse_changes(state[what], now[what], what, FREE | set(may_change))
+            one = what.removesuffix("s")  # "another setting"
+            checkpoint.refuse_changes(state[what], now[what], one, FREE | set(may_change))
         self.loader.load_state_dict(state["loader"])
         self.processes.load(newest, self.model, self.optimizer)
         checkpoint.restore_random_states(state["random"])

@@ -47,7 +47,7 @@ def refused(run, tmp_path, *sentences, **changes):
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        ({"steps": 20}, "another settings: steps was 12 and is 20"),
+        ({"steps": 20}, "another setting: steps was 12 and is 20"),
         ({"learning_rate": 1e-3}, "learning_rate was 0.01 and is 0.001"),
         ({"schedule": "linear"}, "schedule was 'cosine' and is 'linear'"),
         ({"beta2": 0.99}, "beta2 was 0.95 and is 0.99"),
