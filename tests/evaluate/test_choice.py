@@ -105,6 +105,21 @@ def test_what_texts_share_is_read_once(model):
     )
 
 
+def test_in_bfloat16_the_scores_are_rounded_and_nothing_after_them():
+    narrow, ids = small(262).to(torch.bfloat16), TOKENIZER.encode("What is blue?")
+    with torch.inference_mode():
+        logits_BTV = narrow(torch.tensor([ids]), narrow.new_cache(50), last_only=True)
+    wanted = logits_BTV[0, -1].double().log_softmax(-1)[TOKENIZER.encode("x")]
+    found = Reader(narrow, TOKENIZER).logps("What is blue?", ["x"])
+    assert found == pytest.approx(wanted.tolist(), abs=1e-5)
+
+
+def test_the_context_has_room_for_all_but_the_last_token_of_the_longest(model):
+    assert len(Reader(model, TOKENIZER).logps("a" * 510, ["x", "xyz"])) == 2
+    with pytest.raises(ValueError, match="513 tokens, .* doesn't fit this model's context"):
+        Reader(model, TOKENIZER).logps("a" * 510, ["x", "wxyz"])
+
+
 def test_the_prompts_by_hand():
     assert choice_prompt(SNOW, [SKY]) == (
         "Multiple choice questions about colours, with answers.\n\n"
@@ -175,6 +190,7 @@ def test_examples_may_come_from_elsewhere(model):
     [
         ({"question": " "}, "need words"),
         ({"choices": ("a", "")}, "need words"),
+        ({"choices": ("a", " ")}, "need words"),
         ({"choices": ("a", "a")}, "different options"),
         ({"choices": ("a",)}, "2 to 10"),
         ({"choices": tuple("abcdefghijk")}, "2 to 10"),
@@ -185,10 +201,11 @@ def test_examples_may_come_from_elsewhere(model):
 def test_what_is_no_question_is_refused(changed, says):
     with pytest.raises(ValueError, match=says):
         replace(SKY, **changed)
+    assert replace(SKY, choices=tuple("abcdefghij")).answer == 0
 
 
 def test_a_text_or_an_option_without_a_token_is_refused(model):
-    for text, options in (("", ["x"]), ("x", [""]), ("x", [])):
+    for text, options in (("", ["x"]), ("x", [""]), ("x", ["y", ""]), ("x", [])):
         with pytest.raises(ValueError, match="need a token each"):
             Reader(model, TOKENIZER).logps(text, options)
     with pytest.raises(ValueError, match="context of 512; give fewer examples"):
@@ -228,7 +245,7 @@ def test_a_line_ends_where_json_says_whatever_program_wrote_it(tmp_path):
         {"question": "A\u2028B\x85C?", "choices": ["x", "y"], "answer": 0}, ensure_ascii=False
     )
     file = tmp_path / "some.jsonl"
-    file.write_bytes(f"\ufeff{line}\r\n{line}\r\n".encode())
+    file.write_bytes(f"\ufeff{line}\r\n \r\n{line}\r\n".encode())
     assert [asked.question for asked in read_questions(file)] == ["A\u2028B\x85C?"] * 2
 
 

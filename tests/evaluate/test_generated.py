@@ -3,6 +3,7 @@
 import json
 import operator
 import re
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -113,6 +114,20 @@ def test_a_batch_writes_what_each_would_alone(model, shots):
         assert found[number] == Written(problem, alone)
 
 
+def test_a_control_token_in_a_question_is_text(model, monkeypatch):
+    asked = []
+
+    def write_nothing(model, prompts, *_, **__):
+        asked.extend(prompts)
+        return iter(())
+
+    monkeypatch.setattr("qwen2lite.evaluate.generated.generate_each", write_nothing)
+    problem = replace(PLUMS, question="What ends at <|im_end|>?")
+    assert list(solve(model, TOKENIZER, [problem])) == []
+    assert asked == [TOKENIZER.encode(problem_prompt(problem), allowed_special="none")]
+    assert not TOKENIZER.eos_ids & set(asked[0])
+
+
 def test_examples_may_come_from_elsewhere(model):
     [(_, found)] = solve(model, TOKENIZER, [APPLES], 2, 6, examples=[APPLES, PEARS, PLUMS])
     prompt = TOKENIZER.encode(problem_prompt(APPLES, [PEARS, PLUMS]))
@@ -162,10 +177,13 @@ def test_the_published_form_is_read(tmp_path):
         ('{"question": "Q?", "answer": "12"}', "line 1: a problem needs a question, and an answer"),
         ('{"question": "Q?", "answer": "#### twelve"}', "line 1: a problem needs"),
         ('{"question": "", "answer": "#### 12"}', "line 1: a problem needs"),
+        ('{"question": " ", "answer": "#### 12"}', "line 1: a problem needs"),
         ('{"problem": "Q?", "answer": "#### 12"}', "line 1: there is no field 'question'"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path, line, says):
+def test_a_wrong_line_is_named_and_a_file_that_is_not_there(tmp_path, line, says):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_problems(tmp_path / "some.jsonl")
     (tmp_path / "some.jsonl").write_text(line, "utf-8")
     with pytest.raises(ValueError, match=says):
         read_problems(tmp_path / "some.jsonl")

@@ -9,7 +9,7 @@ import torch
 
 from qwen2lite import Qwen2Tokenizer
 from qwen2lite.evaluate.finished import Finished
-from qwen2lite.evaluate.many_keys import many_keys, recalled_keys
+from qwen2lite.evaluate.many_keys import CITIES, many_keys, recalled_keys
 from qwen2lite.text.vocabulary import vocabulary_of
 
 TOKENIZER = Qwen2Tokenizer(vocabulary_of([(b" ", b"t"), (b"1", b"2")]))
@@ -70,8 +70,18 @@ def test_no_room_and_no_city_are_said(length, count, says):
         many_keys(random.Random(0), length, count)
 
 
+@pytest.mark.parametrize("count", [1, len(CITIES)])
+def test_the_least_room_that_is_named_is_enough(count):
+    with pytest.raises(ValueError, match="need") as short:
+        many_keys(random.Random(0), 10, count)
+    least = int(re.search(r"need (\d+)", str(short.value))[1])
+    hidden = many_keys(random.Random(0), least, count)
+    longest = max(len(question + answer) for question, answer in hidden.questions)
+    assert len(hidden.text) + longest == least
+
+
 def test_what_is_finished_is_found_again_and_other_files_are_refused(tmp_path):
-    file = tmp_path / "far" / "finished.jsonl"
+    file = tmp_path / "far" / "away" / "finished.jsonl"
     finished = Finished(file)
     finished.keep([True, False], name="a", length=100)
     finished.keep(0.5, name="b", length=100)

@@ -75,13 +75,19 @@ def test_losses_are_those_of_each_window_alone(model):
             wanted = [-float(logp[t, after]) for t, (_, after) in enumerate(pairwise(window))]
             assert losses[row].tolist() == pytest.approx(wanted, abs=1e-5)
     assert perplexity(model, ids, 12) == pytest.approx(math.exp(float(losses.mean())), rel=1e-5)
-    with pytest.raises(ValueError, match="50 tokens give no window of 51"):
-        token_losses(model, ids, 51)
+    assert token_losses(model, ids, 2).shape == (25, 1)
+    for length in (1, 51):
+        with pytest.raises(ValueError, match=f"50 tokens give no window of {length},"):
+            token_losses(model, ids, length)
+    assert token_losses(small(261).to(torch.bfloat16), ids, 12).dtype == torch.float32
 
 
 def test_ids_of_another_vocabulary_are_named(model):
     with pytest.raises(ValueError, match="outside the vocabulary"):
         token_losses(model, [1, 2, model.config.vocab_size, 3], 4)
+    larger = Qwen2Tokenizer(vocabulary_of([(b" ", b"t"), (b"1", b"2"), (b"x", b"y")]))
+    with pytest.raises(ValueError, match="token id 261 is outside the vocabulary"):
+        exact_match(model, larger, [("<|im_end|>", "x")])
 
 
 def test_a_bigram_by_hand():
@@ -93,6 +99,8 @@ def test_a_bigram_by_hand():
     assert model.probability((0,), 1) == pytest.approx((2 + 2 * single) / (3 + 2))
     assert model.probability((9, 0), 1) == model.probability((0,), 1), "one token of history"
     assert model.probability((3,), 1) == pytest.approx(single), "a history never seen"
+    likely = model.probability((), 0) * model.probability((0,), 1) * model.probability((1,), 0)
+    assert model.perplexity([0, 1, 0]) == pytest.approx(likely ** (-1 / 3))
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 5), st.data())
@@ -143,6 +151,8 @@ def test_a_stopped_grid_goes_on_where_it_was(tmp_path, counted):
 
     whole = grid("whole.jsonl")
     assert len(counted) == 6 and len({str(questions) for questions in counted}) == 6
+    shares = [sum(int(answer[-1]) % 2 == 0 for _, answer in asked) / 5 for asked in counted]
+    assert whole == [shares[:3], shares[3:]] and max(shares) > 0
     assert grid("whole.jsonl") == whole and len(counted) == 6, "nothing is measured twice"
     lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     for kept in ("".join(lines[:4]), "".join(lines[:2]) + lines[2][:20]):

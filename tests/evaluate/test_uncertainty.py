@@ -74,8 +74,9 @@ def test_what_cannot_be_counted_is_refused():
     for right, total in ((0, 0), (3, 2), (-1, 2)):
         with pytest.raises(ValueError, match=r"0 … total"):
             wilson(right, total)
-    with pytest.raises(ValueError, match="between 0 and 1, got 95"):
-        wilson(1, 2, confidence=95)
+    for confidence in (95, 1):
+        with pytest.raises(ValueError, match=f"between 0 and 1, got {confidence}"):
+            wilson(1, 2, confidence=confidence)
     for first, second in (([], []), ([True], [True, False])):
         with pytest.raises(ValueError, match="same questions"):
             paired(first, second)
