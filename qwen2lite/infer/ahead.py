@@ -2,8 +2,8 @@ r"""On a GPU, the next step is sent off before the host has seen this step's tok
 
 `generate_ids` waits for each token and then prepares the next step, and meanwhile the GPU rests. But
 the GPU has no need to wait: the token that it chose lies in its memory, where the next step reads it.
-The price is a step too many when a text ends by a stop token. A sampler that draws does so on the host:
-then there is nothing ahead of it, and the two take the same time.
+The price is a step too many when a text ends by a stop token. Draws don't wait either: only random
+numbers come from the host (`infer.sample.draw_one`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence

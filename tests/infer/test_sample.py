@@ -10,7 +10,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from qwen2lite.infer.sample import Sampling, keep_top_p, penalise_repetition, sample
+from qwen2lite.infer.sample import Sampling, draw_one, keep_top_p, penalise_repetition, sample
 
 
 def frequencies(scores_V: torch.Tensor, settings: Sampling, draws: int = 20_000) -> torch.Tensor:
@@ -42,6 +42,16 @@ def test_draws_follow_transformers_distribution(settings):
     assert ((got > 0) <= (wanted > 0)).all()
     # Four standard deviations of a share counted over 20,000 draws are at most 0.015.
     assert (got - wanted).abs().max() < 0.015
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 1000])
+def test_a_draw_is_multinomials_to_the_number(count):
+    probabilities = torch.rand(50, count, generator=torch.Generator().manual_seed(count))
+    probabilities[:, ::3] = 0 if count > 1 else 1
+    chances = [torch.Generator().manual_seed(9) for _ in range(2)]
+    for _ in range(5):
+        wanted = torch.multinomial(probabilities, 1, generator=chances[0])
+        assert torch.equal(draw_one(probabilities, chances[1]), wanted)
 
 
 def test_greedy_takes_the_first_of_the_highest():
