@@ -13,12 +13,14 @@ import os
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 LESSONS = Path(__file__).parents[1] / "notebooks"
 PACKAGE = Path(__file__).parents[1] / "qwen2lite"
@@ -85,7 +87,8 @@ def ask_every_second(client: NotebookClient) -> None:
 
 
 def clean(lesson: nbformat.NotebookNode, stem: str) -> None:
-    """Stable ids; no widget state, no times, nothing of the machine."""
+    """Stable ids; no widget state, no times, nothing of the machine; what was printed in one piece."""
+    CoalesceStreamsPreprocessor().preprocess(lesson, {})
     lesson.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     lesson.nbformat_minor = 5
     for place, cell in enumerate(lesson.cells):
@@ -109,6 +112,9 @@ def faults(path: Path) -> list[str]:
         found.append("a cell ended in an error")
     if [c.id for c in lesson.cells] != [stable_id(path.stem, i) for i in range(len(lesson.cells))]:
         found.append("the ids of its cells are not the stable ones")
+    pairs = (pair for cell in code for pair in pairwise(cell.outputs))
+    if any(a.output_type == b.output_type == "stream" and a.name == b.name for a, b in pairs):
+        found.append("what a cell prints is in pieces, which web pages show apart")
     if path.stat().st_size > LARGEST:
         found.append(f"larger than {LARGEST} bytes")
     found = [f"{fault}; run: python tools/run_notebooks.py {path.stem}" for fault in found]
