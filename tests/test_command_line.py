@@ -53,6 +53,7 @@ def test_every_command_has_help(command):
     ("arguments", "says"),
     [
         (["chat", " "], "the prompt is empty"),
+        (["generate", ""], "the prompt is empty: write the beginning"),
         (["doctor"], "no part of yours is kept yet"),
         (["generate", "Hello"], "no model is fetched yet"),
         (["encode", "Hello", "--model", "qwen2-0.5c"], "did you mean qwen2-0.5b"),

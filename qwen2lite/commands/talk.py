@@ -96,6 +96,8 @@ def _questions() -> Iterator[str]:
 
 
 def _generate(flags: argparse.Namespace) -> None:
+    if not flags.prompt:
+        raise ValueError("the prompt is empty: write the beginning of a text")
     session = Session(flags)
     print(flags.prompt, end="")
     session.answer(session.tokenizer.encode(flags.prompt))
