@@ -259,8 +259,9 @@ def test_measured_by_hand():
     assert (got.margin, got.accuracy, got.chosen, got.rejected) == (1.0, 0.5, -0.5, -1.5)
 
 
-def test_a_tie_is_not_won():
+def test_a_tie_is_not_won_and_half_a_nat_is():
     assert measure(torch.zeros(2, 3), torch.zeros(2, 3), 0.1).accuracy == 0
+    assert measure(torch.tensor([[0.5], [0.0]]), torch.zeros(2, 1), 0.1).accuracy == 1
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])

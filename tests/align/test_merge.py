@@ -298,6 +298,7 @@ def test_what_can_not_be_merged_is_refused(kind):
     for keep, alpha in ((0.0, 0.1), (1.1, 0.1), (math.nan, 0.1), (0.5, -0.1), (0.5, 1.1)):
         with pytest.raises(ValueError, match="keep must be above 0 and at most 1"):
             kind(weights, taus(weights), keep=keep, alpha=alpha)
+    assert kind(weights, taus(weights), keep=1.0, alpha=1.0).alpha == 1.0
     with pytest.raises(ValueError, match="2 parameters have no τ"):
         kind(weights, dict(list(taus(weights).items())[:2]), keep=0.5, alpha=0.1)
 

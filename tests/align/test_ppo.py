@@ -97,6 +97,14 @@ def test_what_is_measured_is_of_the_answers_as_they_were_written(tokenizer):
     assert measured.expected == 0  # the value model begins as zeros
 
 
+def test_what_is_clipped_is_the_mean_of_the_last_pass(tokenizer, monkeypatch):
+    ppo = at_work(tokenizer, samples=1, batch_size=1, passes=2, decay=0.0)
+    shares = iter((0.9, 0.9, 0.9, 0.0, 0.25, 0.5))
+    monkeypatch.setattr(ppo, "_learn", lambda written: next(shares))
+    assert ppo.step(PROMPTS).clipped == pytest.approx(0.25)
+    assert ppo.steps == 1
+
+
 def test_a_policy_that_is_its_reference_is_no_nat_away(tokenizer):
     assert at_work(tokenizer).step(PROMPTS).kl == pytest.approx(0, abs=1e-5)
 
