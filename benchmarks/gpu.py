@@ -9,7 +9,7 @@ and its figures mean nothing.
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import measure
@@ -23,6 +23,7 @@ from qwen2lite.infer.ahead import generate_ahead
 from qwen2lite.infer.batch import generate_batch
 from qwen2lite.infer.compile import CompiledQwen2
 from qwen2lite.infer.fused import fuse, fuses
+from qwen2lite.infer.sample import CHAT_SAMPLING
 from qwen2lite.model.device import pick_device, pick_dtype
 from qwen2lite.train.cost import prefill_flops
 from qwen2lite.weights.sources import default_model
@@ -50,6 +51,7 @@ def main() -> None:
     tokens, texts, length = (16, 4, 512) if options.small else (256, 64, 32768)
     rows = [
         *one_text(options.repeats, model, peer, tokens),
+        drawn(options.repeats, model, tokens),
         many_texts(options.repeats, model, texts),
         long_prompt(options.repeats, model, length),
     ]
@@ -87,6 +89,19 @@ def one_text(
         for other in list(sides)[-2:]
         for ratio in [named[own] / named[other]]
     ]
+
+
+def drawn(repeats: int, model: Qwen2, tokens: int) -> measure.Row:
+    """What it costs to draw each token, with the settings of a chat."""
+    fast, prompt = fuse(model), list(range(100, 132))
+    sides = Ours(fast, draw_ahead), Ours(fast, generate_ahead)
+    rates = measure.medians(repeats, *(writing(side, prompt, tokens) for side in sides))
+    work = "decode, drawn as in a chat"
+    return measure.Row(work, *rates, "ours, the likeliest", "tokens/s", rates[0] / rates[1])
+
+
+def draw_ahead(model: Qwen2, prompt: list[int], tokens: int) -> Iterator[int]:
+    return generate_ahead(model, prompt, tokens, CHAT_SAMPLING.sampler())
 
 
 def writing(side: Side, prompt: list[int], tokens: int) -> Callable[[], float]:
