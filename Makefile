@@ -8,7 +8,7 @@ PROMPT ?=
 export QUESTION := $(value PROMPT)
 LESSONS ?= all
 
-.PHONY: lab chat test test-browser bench notebooks exercises
+.PHONY: lab chat test test-browser bench notebooks exercises site
 
 lab: .venv/course
 	$(BIN)/python -m qwen2lite lab
@@ -50,9 +50,13 @@ notebooks: .venv/course
 exercises: .venv/course
 	$(BIN)/python tools/make_exercises.py
 
+# README, lessons and docs to read in a browser: open site/index.html.
+site: .venv/site
+	$(BIN)/python -m sphinx -q -E -W -c docs/site -d build/site . site
+
 # One environment; each file says which extras are in it. The constraint keeps torch at the tried
 # version, so that nothing pulls in a second copy.
-.venv/course .venv/test .venv/bench: pyproject.toml constraints.txt
+.venv/course .venv/test .venv/bench .venv/site: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make lab PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[course$(if $(filter-out course,$(@F)),$(comma)$(@F))]"
