@@ -56,6 +56,11 @@ def test_a_reward_may_be_a_tensor_and_the_seed_decides(tokenizer):
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_a_small_top_p_leaves_the_likeliest_answer_alone(tokenizer):
+    answers = rollout.written_answers(tiny(), tokenizer, ask(1), 4, top_p=1e-6, max_new_tokens=6)
+    assert len({answer.talk[-1]["content"] for answer in answers}) == 1
+
+
 def test_only_an_answer_that_ended_has_its_end_to_learn(tokenizer, monkeypatch):
     end = tokenizer.special_tokens["<|im_end|>"]
     done, cut = tokenizer.encode("Elmford."), tokenizer.encode("Ada Ash lives in Elm")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import operator
 
 import pytest
 import torch
@@ -90,6 +91,29 @@ def test_an_unsure_draft_ends_early(model):
     counted = Counted(model)
     list(speculate_ids(model, PROMPT, 30, draft=Draft(counted, most=16, least_sure=1.0)))
     assert counted.runs <= 29, "a single guess a step"
+
+
+@torch.inference_mode()
+def test_a_draft_ends_with_the_guess_that_makes_it_unsure(model):
+    """Sure is the product of the guesses' probabilities; the chooser sees the text and the guesses."""
+    written = list(itertools.islice(generate_ids(model, PROMPT), 6))
+    logits_BTV = model(torch.tensor([PROMPT + written]))
+    chances = [float(logits_BTV[0, 7 + i].softmax(-1)[token]) for i, token in enumerate(written)]
+    sure, lengths = list(itertools.accumulate(chances, operator.mul, initial=1.0)), []
+    assert all(chance < 0.99 for chance in chances)
+
+    def choose(logits_BV, history_BT):
+        lengths.append(history_BT.shape[1])
+        return logits_BV.argmax(-1)
+
+    for number in range(1, 7):
+        cache, ids_BS = model.new_cache(40), torch.zeros(1, 40, dtype=torch.long)
+        ids_BS[0, :8] = torch.tensor(PROMPT)
+        model(ids_BS[:, :7], cache)
+        draft = Draft(model, 9, (sure[number - 1] + sure[number]) / 2, choose)
+        lengths.clear()
+        assert draft.guess(ids_BS, 8, cache) == number
+        assert lengths == list(range(8, 8 + number))
 
 
 def test_stop_tokens_end_the_text_inside_a_draft(model):
