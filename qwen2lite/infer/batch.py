@@ -190,11 +190,12 @@ class _Batch:
         texts = [self.texts.get(row) for row in rows]
         if not any(text and text.sampler for text in texts):
             return logits_BV.max(-1).indices  # argmax takes five times as long in bfloat16
-        chosen_B = torch.zeros(len(texts), dtype=torch.long)
-        for row, (text, scores) in enumerate(zip(texts, logits_BV.cpu().split(1), strict=True)):
+        chosen_B = torch.zeros(len(texts), dtype=torch.long, device=logits_BV.device)
+        for row, text in enumerate(texts):
             if text and text.sampler:
-                chosen_B[row] = text.sampler(scores, torch.tensor([text.ids]))
-        return chosen_B.to(logits_BV.device)
+                history = torch.tensor([text.ids], device=logits_BV.device)
+                chosen_B[row] = text.sampler(logits_BV[row : row + 1], history)[0]
+        return chosen_B
 
 
 class _SomeRows:
