@@ -95,6 +95,12 @@ def test_it_begins_with_a_copy():
     assert torch.equal(model.model.norm.weight, before)
 
 
+def test_a_reward_is_class_0_and_the_first_end_of_text_is_padding():
+    config = dataclasses.replace(RewardModel.from_model(tiny()).config, eos_token_id=[7, 8])
+    values = config.to_dict()
+    assert (values["label2id"], values["pad_token_id"]) == ({"reward": 0}, 7)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_rewards_equal_transformers_with_its_padding(tied, tmp_path):
     config = transformers.Qwen2Config(
@@ -154,6 +160,7 @@ def test_the_loss_by_hand():
     chosen, rejected = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.5])
     by_hand = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(0.5))) / 2
     assert pairwise_loss(chosen, rejected).item() == pytest.approx(by_hand, rel=1e-6)
+    assert pairwise_loss(chosen.bfloat16(), rejected.bfloat16()).dtype == torch.float32
 
 
 @given(REWARDS, st.floats(-50, 50))
