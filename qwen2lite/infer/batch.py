@@ -137,13 +137,12 @@ class _Batch:
 
     def read(self, seats: list[int]) -> Arriving:
         """Reads whole texts, which then end where the clock stands."""
-        device = self.model.device
         ids_BT, padding_B = left_pad([self.texts[seat].ids for seat in seats])
         longest = ids_BT.shape[1]
         clock = self.cache.length or longest
         for seat, padding in zip(seats, padding_B.tolist(), strict=True):
             self.padding[seat] = clock - longest + padding
-        self.padding_B = torch.tensor(self.padding, device=device)
+        self.padding_B = torch.tensor(self.padding, device=self.model.device)
         rows = _SomeRows(self.cache, len(self.padding), seats, clock - longest)
         mask = batch_mask(padding_B, longest, longest) if padding_B.any() else None
         logits_BV = self._score(ids_BT, rows, mask)
