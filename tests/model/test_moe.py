@@ -216,6 +216,12 @@ def test_gradients_equal_transformers(parts, tmp_path):
 
 
 @pytest.mark.parametrize("experts", [Experts, GroupedExperts])
+def test_a_layer_in_bfloat16_stays_in_it(experts):
+    moe = layer(shape(norm=True), experts).bfloat16()
+    assert moe(torch.randn(2, 30, 16).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("experts", [Experts, GroupedExperts])
 def test_under_autocast_products_are_bfloat16_and_gradients_float32(experts):
     moe = layer(shape(norm=True), experts)
     x_BTD = torch.randn(2, 30, 16)

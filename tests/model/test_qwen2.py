@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from qwen2lite.model.attention import attend, causal_mask, fused_attend
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.model.qwen2 import Parts, Qwen2
+from qwen2lite.model.rope import apply_rope, rotary_frequencies, rotary_tables
 
 # (query heads, key/value heads, head size, hidden, mlp width, layers, tied): GQA, MQA, MHA, odd sizes.
 SHAPES = [
@@ -141,6 +142,11 @@ def test_left_padding_with_a_mask_changes_nothing():
     with torch.inference_mode():
         difference = model(padded_BT, mask=mask_TS)[:, 3:] - model(ids_BT)
     assert difference.abs().max() <= 2e-5
+
+
+def test_a_turned_head_keeps_its_dtype():
+    tables = rotary_tables(torch.arange(5), rotary_frequencies(8, 1e4))
+    assert apply_rope(torch.randn(1, 2, 5, 8).bfloat16(), *tables).dtype == torch.bfloat16
 
 
 def test_parts_are_used():
