@@ -214,6 +214,11 @@ def test_the_values_loss_by_hand():
     torch.testing.assert_close(now.grad, torch.tensor([0.0, -0.3, -1.4 / 3], dtype=f64))
 
 
+def test_an_expectation_that_fell_is_clipped_from_where_it_was():
+    now, before, came = torch.tensor([0.5]), torch.tensor([1.0]), torch.tensor([0.0])
+    assert value_loss(now, before, came, clip=0.15).item() == pytest.approx(0.85**2 / 2)
+
+
 def test_an_expectation_that_overshot_comes_back():
     """From 0 past its target 0.1 to 0.4: within 0.15 it would be off by 0.05, it is by 0.3."""
     now = torch.tensor([0.4], dtype=f64, requires_grad=True)
