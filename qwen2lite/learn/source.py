@@ -47,8 +47,7 @@ class _Collected:
     def add(self, definition: Any) -> None:
         """Adds a function or class, after everything that it uses."""
         name = definition.__name__
-        if self.seen.setdefault(name, definition) is not definition:
-            raise ValueError(f"two different things are called {name}; rename one of them")
+        self.seen[name] = definition
         text = own_source(definition)
         surroundings = _globals_of(definition)
         for used in sorted(_global_names(text)):
@@ -65,6 +64,11 @@ class _Collected:
 
     def _add_used(self, name: str, value: Any, by: str) -> None:
         if name in self.seen:
+            if not _are_one(self.seen[name], value):
+                raise ValueError(
+                    f"two different things are called {name}; rename one of them, or run the cells "
+                    "of both again"
+                )
             return
         if isinstance(value, ModuleType):
             self.imports.add(_import_line(name, value.__name__))
@@ -72,7 +76,6 @@ class _Collected:
             if value.__name__ != name:
                 raise ValueError(f"{by} uses {name}, which is {value.__name__}: use that name")
             self.add(value)
-            return
         elif (path := _importable(name, value, self.home)) is not None:
             module, original = path
             alias = "" if original == name else f" as {name}"
@@ -180,6 +183,11 @@ def _importable(name: str, value: Any, notebook: str) -> tuple[str, str] | None:
         if found is value and module not in ("__main__", notebook):
             return module, original
     return None
+
+
+def _are_one(one: Any, other: Any) -> bool:
+    """Whether one line of a file can stand for both: the same thing, or equal constants."""
+    return one is other or (_written(one) is not None and _written(one) == _written(other))
 
 
 def _written(value: Any) -> str | None:
