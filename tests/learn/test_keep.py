@@ -11,6 +11,7 @@ from qwen2lite.learn import keep, my_parts, receipt
 from qwen2lite.learn.check import contracts
 from qwen2lite.learn.keep import learner_home
 from qwen2lite.learn.mutants.rope import interleaved
+from qwen2lite.learn.source import own_source
 from qwen2lite.model.attention import attend
 from qwen2lite.model.config import CONFIGS, Qwen2Config
 from qwen2lite.model.norm import RMSNorm
@@ -84,6 +85,12 @@ def test_kept_parts_run_in_a_whole_model(cell):
     assert torch.allclose(mine(ids_BT), reference(ids_BT), atol=1e-6, rtol=0)
 
 
+def test_a_folder_that_is_not_there_yet_is_made(cell, home, monkeypatch):
+    monkeypatch.setenv("QWEN2LITE_HOME", str(home / "not" / "yet"))
+    keep(cell(ROPE).apply_rope)
+    assert files(home / "not" / "yet") == ["my_qwen2/__init__.py", "my_qwen2/apply_rope.py"]
+
+
 def test_the_same_source_is_stored_once(cell, home, capsys):
     keep(cell(ROPE).apply_rope)
     keep(cell(ROPE).apply_rope)
@@ -122,10 +129,11 @@ def test_the_packages_own_is_refused(parts, home, capsys):
     assert not files(home)
 
 
-def test_strict_refuses_loudly(monkeypatch):
+@pytest.mark.parametrize("part", [interleaved, apply_rope])
+def test_strict_refuses_loudly(part, monkeypatch):
     monkeypatch.setenv("QWEN2LITE_STRICT", "1")
     with pytest.raises(AssertionError, match="not kept"):
-        keep(apply_rope=interleaved)
+        keep(apply_rope=part)
 
 
 def test_nothing_is_stored_while_a_teacher_grades(cell, home, monkeypatch, capsys):
@@ -154,6 +162,8 @@ def test_names_of_parts(cell, home):
     keep(norm)
     assert my_parts().norm.__name__ == "RMSNorm"
     assert my_parts().norm is not RMSNorm
+    keep(cell(NORM.replace("MyNorm", "norm")).norm)
+    assert my_parts().norm.__name__ == "norm"
 
 
 def test_every_part_can_be_checked_and_so_be_kept():
@@ -216,6 +226,12 @@ def test_other_files_of_the_learner_are_left_alone(home, cell):
     keep(cell(ROPE).apply_rope)
     assert receipt(my_parts()).yours == ("apply_rope",)
     assert (home / "my_qwen2" / "__init__.py").read_text(encoding="utf-8") == "mine = 1\n"
+
+
+def test_a_kept_part_shows_the_text_that_runs(home, cell):
+    for number in range(2):
+        keep(cell(ROPE.replace("Turns.", f"Turns, version {number}.")).apply_rope)
+        assert f"version {number}" in own_source(my_parts().apply_rope)
 
 
 @pytest.mark.parametrize("is_checkout", [True, False])

@@ -29,8 +29,9 @@ def contents(work):
 
 
 def test_files_are_copied_once(course, tmp_path):
-    assert len(sync(tmp_path / "work", course)) == 2
-    assert sync(tmp_path / "work", course) == []
+    work = tmp_path / "not" / "yet" / "there"
+    assert len(sync(work, course)) == 2
+    assert sync(work, course) == []
 
 
 def test_an_update_replaces_an_unchanged_copy_and_stands_beside_a_changed_one(course, tmp_path):
@@ -45,6 +46,14 @@ def test_an_update_replaces_an_unchanged_copy_and_stands_beside_a_changed_one(co
     sync(work, course)
     assert contents(work) == {"22_rope.ipynb": "my answer", "22_rope.new.ipynb": "exercises 3"}
     assert sync(work, course) == []
+
+
+def test_without_an_update_nothing_is_put_beside_a_changed_copy(course, tmp_path):
+    work = tmp_path / "work"
+    sync(work, course)
+    (work / "exercises" / "22_rope.ipynb").write_text("my answer", encoding="utf-8")
+    assert sync(work, course) == []
+    assert contents(work) == {"22_rope.ipynb": "my answer"}
 
 
 def test_a_changed_new_file_stays_too(course, tmp_path):
@@ -64,8 +73,21 @@ def test_a_lost_record_of_copies_loses_nothing(course, tmp_path):
     sync(work, course)
     (work / "exercises" / "22_rope.ipynb").write_text("mine", encoding="utf-8")
     (work / ".copied.json").unlink()
+    beside = work / "exercises" / "22_rope.new.ipynb"
+    assert sync(work, course) == [beside], "an unchanged copy needs none"
+    assert contents(work) == {"22_rope.ipynb": "mine", beside.name: "exercises 1"}
+
+
+def test_a_hundred_updates_are_said_and_not_passed_over(course, tmp_path):
+    work = tmp_path / "work"
     sync(work, course)
-    assert contents(work) == {"22_rope.ipynb": "mine", "22_rope.new.ipynb": "exercises 1"}
+    for number in ("", ".new", *(f".new{n}" for n in range(2, 100))):
+        (work / "exercises" / f"22_rope{number}.ipynb").write_text("mine", encoding="utf-8")
+    (course / "exercises" / "22_rope.ipynb").write_text("exercises 2", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a hundred updates of 22_rope.ipynb; move some away"):
+            sync(work, course)
+    assert set(contents(work).values()) == {"mine"}
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", "half a rec", "\ud83d"])
@@ -88,6 +110,8 @@ def test_a_folder_that_cannot_be_made_names_the_variable(tmp_path):
 class Server:
     """In JupyterLab's place: it hears Ctrl-C twice, and ends when its person says so."""
 
+    status = 0
+
     def __init__(self, command, cwd, env):
         Server.command, self.interrupts = command, 2
 
@@ -101,7 +125,7 @@ class Server:
         if self.interrupts:
             self.interrupts -= 1
             raise KeyboardInterrupt
-        return 0
+        return Server.status
 
 
 def test_the_lab_can_open_exercises_and_outlives_ctrl_c(tmp_path, monkeypatch):
@@ -111,6 +135,14 @@ def test_the_lab_can_open_exercises_and_outlives_ctrl_c(tmp_path, monkeypatch):
     roots = [word for word in Server.command if word.startswith("--ServerApp.root_dir=")]
     root = Path(roots[0].partition("=")[2])
     assert (root / "notebooks").is_dir() and (root / "exercises").is_dir()
+
+
+def test_a_lab_that_does_not_start_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN2LITE_HOME", str(tmp_path))
+    monkeypatch.setattr(subprocess, "Popen", Server)
+    monkeypatch.setattr(Server, "status", 1)
+    with pytest.raises(OSError, match="status 1; is it installed"):
+        lab()
 
 
 @pytest.fixture
