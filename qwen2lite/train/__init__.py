@@ -8,12 +8,14 @@ language              which language a document is written in
 dedup                 documents told twice: the same, and nearly the same
 decontaminate         no document that gives away an evaluation
 damage                documents spoilt on purpose, to see whether the filters notice
+mixing                how a mixture is chosen: shares from sizes, or a law fitted to small runs
 tokens                a corpus as one long row of ids in a file
 loader                from that file to batches: shuffled, shared by ranks, resumable
 
 settings              what a run is told, from a TOML file
+recipe, prepare       a run from that file, and the token files that it reads
 loss, gradients       what is made small, and its gradient over several batches and cores
-by_hand               gradients of the small operations written out, for speed on a CPU
+by_hand, products     small gradients written out, and the faster library's products: for speed on a CPU
 optim, schedule       the step that the gradient becomes, and how long it is when
 loop                  batch, gradient, clip, step
 metrics               what a run shows while it goes on
