@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from qwen2lite import Qwen2, Qwen2Tokenizer
@@ -16,7 +17,7 @@ from qwen2lite.learn.work import REPOSITORY
 from qwen2lite.model.config import Qwen2Config
 from qwen2lite.text.chat import encode_chat
 from qwen2lite.weights import export as exporting
-from qwen2lite.weights.export import export
+from qwen2lite.weights.export import export, split
 from tests.conftest import REAL_MODEL
 
 IDS_BT = torch.randint(0, 71, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -46,7 +47,7 @@ def small(tied: bool) -> Qwen2:
     return model
 
 
-@pytest.mark.parametrize("shard_bytes", [10**9, 9000])
+@pytest.mark.parametrize("shard_bytes", [10**9, 70_000, 9000])  # one file, two, many
 @pytest.mark.parametrize("tied", [True, False])
 def test_transformers_and_we_get_the_same_model_back(tied, shard_bytes, tmp_path):
     model = small(tied)
@@ -62,6 +63,8 @@ def test_transformers_and_we_get_the_same_model_back(tied, shard_bytes, tmp_path
         assert (theirs.eval()(IDS_BT).logits - model(IDS_BT)).abs().max() <= 1e-5
     assert theirs.generation_config.eos_token_id == [3, 5]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    if shard_bytes > 9000:
+        assert len(list(folder.glob("*.safetensors"))) == (1 if shard_bytes == 10**9 else 2)
 
 
 def test_tied_weights_are_stored_once(tmp_path):
@@ -84,6 +87,20 @@ def test_shards_are_as_small_as_asked_and_all_in_the_index(tmp_path):
     assert all(size <= 9000 or count == 1 for size, count in sizes.values())
     assert set(index["weight_map"]) == {name for name, _ in model.named_parameters()}
     assert index["metadata"]["total_size"] == sum(size for size, _ in sizes.values())
+
+
+def test_a_shard_is_filled_to_the_byte():
+    tensors = {name: torch.zeros(5) for name in "abcde"}
+    assert list(map(list, split(tensors, 40))) == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_one_file_is_all_and_every_reader_may_read_it(tmp_path):
+    folder = export(small(tied=True), tmp_path / "not" / "yet" / "there")
+    names = ["config.json", "generation_config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert len({(folder / name).stat().st_mode for name in names}) == 1
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -188,6 +205,9 @@ def test_what_ends_a_text_is_the_configs_and_the_tokenizers(eos, wanted, tmp_pat
     folder = export(model, tmp_path / "out", Qwen2Tokenizer.from_pretrained(TINY))
     said = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     assert said == {"eos_token_id": wanted}
+    names = {1021: "<|endoftext|>", 1023: "<|im_end|>"}  # 7 is no control token
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert settings.get("eos_token") == names.get(wanted[0])
 
 
 def test_a_packed_model_is_refused(tmp_path):
@@ -201,6 +221,7 @@ def test_what_is_not_an_exports_is_never_removed(tmp_path):
     part = tmp_path / "thesis.part"
     part.mkdir()
     (part / "chapter1.txt").write_text("long work", encoding="utf-8")
+    (part / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"thesis.part is in the way"):
         export(small(True), tmp_path / "thesis")
     assert (part / "chapter1.txt").read_text(encoding="utf-8") == "long work"

