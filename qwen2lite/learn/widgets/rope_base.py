@@ -43,7 +43,7 @@ def draw_circles(base: float, length: int) -> None:
     plt.axhline(1, color="black", lw=1, ls="--")
     plt.text(0, 1.2, "one full circle", fontsize=9)
     plt.yscale("log")
-    plt.ylim(1e-3, 5e4)
+    plt.ylim(5e-5, 5e4)
     plt.xlabel("pair of the head (0 is the fastest)")
     plt.ylabel("full circles in the text")
     word = "pair meets" if len(new) == 1 else "pairs meet"

@@ -57,22 +57,24 @@ def draw_speed(share: float = 0.9, ratio: float = 0.5) -> None:
         share: see `expected_tokens`.
         ratio: see `speed`.
     """
-    _, panel = plt.subplots(figsize=(8.5, 3.6), layout="constrained")
+    figure, panel = plt.subplots(figsize=(8.5, 3.8), layout="constrained")
     for other in (0.5, 0.7, 0.8, 0.9, 1.0):
         speeds = [speed(other, length, ratio) for length in LENGTHS]
         panel.plot(LENGTHS, speeds, color="0.8", lw=1)
-        panel.annotate(f"{other:.0%}", (LENGTHS[-1], speeds[-1]), (4, 0), color="0.5", va="center",
+        panel.annotate(f"{other:.0%}", (LENGTHS[-1], speeds[-1]), (10, 0), color="0.5", va="center",
                        textcoords="offset points", annotation_clip=False)  # fmt: skip
     best, speeds = best_draft(share, ratio), [speed(share, n, ratio) for n in LENGTHS]
     panel.plot(LENGTHS, speeds, "o-", color="C0", label=f"{share:.0%} of the guesses are right")
-    panel.plot(best, speeds[best], "*", color="C3", markersize=16, label=f"the best: {best}")
+    panel.plot(
+        best, speeds[best], "*", color="C3", markersize=16, label=f"the best of these: {best}"
+    )
     panel.axhline(1, color="0.3", ls=":", lw=1)
     panel.set_xlabel("guesses in a draft")
     panel.set_ylabel("speed, without drafts = 1")
     panel.set_ylim(0, 1.08 * max(max(speeds), speed(1.0, LENGTHS[-1], ratio), 1))
-    panel.set_xlim(-0.5, LENGTHS[-1] + 1.2)
+    panel.set_xlim(-0.5, LENGTHS[-1] + 1.5)
     panel.set_xticks(LENGTHS)
-    panel.legend(loc="best")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     panel.set_title(_finding(share, ratio, best))
     plt.show()
 

@@ -41,11 +41,11 @@ def draw_ramp(factor: float, beta_fast: float = 32.0, beta_slow: float = 1.0) ->
     plt.figure(figsize=(8, 3.5), layout="constrained")
     plt.plot(pairs, [1 / factor] * len(pairs), "--", color="C3", label="position interpolation")
     plt.plot(pairs, slowed_R / frequencies_R, "o-", ms=4, color="C0", label="YaRN")
-    for times, name in ((beta_fast, "fast"), (beta_slow, "slow")):
+    for times, name, side in ((beta_fast, "fast", "right"), (beta_slow, "slow", "left")):
         place = HEAD_DIM * math.log(TRAINED / (2 * math.pi * times)) / (2 * math.log(BASE))
         plt.axvline(place, color="gray", lw=1, ls=":")
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        plt.text(place, 1.08, f"β_{name} = {times:.3g}", ha="center", fontsize=9, bbox=box)
+        plt.text(place, 1.08, f"β_{name} = {times:.3g}", ha=side, fontsize=9, bbox=box)
     plt.ylim(0, 1.18)
     plt.xlabel("pair of the head (0 is the fastest)")
     plt.ylabel("what is left of the frequency")
