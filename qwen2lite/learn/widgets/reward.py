@@ -39,17 +39,19 @@ def draw_rewards(
             rewards = model(torch.tensor([ids], device=model.device))[0, start:, 0].tolist()
         places = range(len(rewards))
         panel.plot(places, rewards, line, color=colour, label=label, markersize=4)
-        panel.plot(places[-1], rewards[-1], line[0], color=colour, markersize=11)
+        panel.plot(places[-1], rewards[-1], line[0], color=colour, markersize=11, fillstyle="none")
         read.append(rewards[-1])
     panel.set_xticks(*_ticks([_texts(tokenizer, ids[start:]) for ids in rows]), fontsize=8)
     panel.set_xlabel("token of the better answer; below it the worse one's, where it is another")
     panel.set_ylabel("reward")
+    low, high = panel.get_ylim()
+    panel.set_ylim(min(low, -5), max(high, 5))  # the same from pair to pair, mostly
     chance = torch.tensor(read[0] - read[1]).sigmoid()
     found = (
         f"{read[0]:.2f} for the better, {read[1]:.2f} for the worse: preferred with {chance:.0%}"
     )
     panel.set_title(title or found)
-    panel.legend()
+    panel.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     plt.show()
 
 
@@ -74,8 +76,9 @@ def explore_rewards(
     def draw(fault: str, fact: str, person: str) -> None:
         made = pairs([by_name[person]], random.Random(0), FAULTS[fault])
         pair = made[ATTRIBUTES.index(fact)]
-        print("better:", pair.chosen, "  worse:", pair.rejected)
+        # What is printed first clears the old picture before the new one is drawn.
         draw_rewards(model, tokenizer, pair)
+        print("better:", pair.chosen, "  worse:", pair.rejected)
 
     ipywidgets.interact(draw, fault=list(FAULTS), fact=list(ATTRIBUTES), person=list(by_name))
 
