@@ -14,7 +14,7 @@ from qwen2lite.learn.keep import with_parts
 from qwen2lite.learn.mutants.attention import queries_at_the_start
 from qwen2lite.learn.mutants.gqa import NoBias
 from qwen2lite.learn.mutants.mlp import BranchesSwapped
-from qwen2lite.learn.report import write_report
+from qwen2lite.learn.report import _Said, _table, write_report
 from qwen2lite.learn.work import REPOSITORY
 from qwen2lite.model.norm import RMSNorm
 from qwen2lite.weights import sources
@@ -104,8 +104,16 @@ def test_a_bug_of_the_cache_shows_in_the_tokens_and_not_in_the_logits():
     beside = section(page, "Beside the reference")
     off = float(re.search(r"128 tokens of text \| (\S+) \|", beside)[1])
     same, of = map(int, re.search(r"the first (\d+) of (\d+)", beside).groups())
-    assert off < 1e-3 and same < of
-    assert section(page, "What it answers").count("\n    ") == 3
+    assert off < 1e-3 and 0 < same < of
+    said = section(page, "What it answers")
+    _, mine, reference = re.findall(r"^    (.+)$", said, re.M)
+    assert "the roof" in reference and "the roof" not in mine
+    assert reference.endswith("a song."), "where the model ends it"
+
+
+def test_a_logit_that_is_too_low_counts_as_one_that_is_too_high():
+    low, right = _Said(torch.full((2, 3), -2.0)), _Said(torch.zeros(2, 3))
+    assert "2 tokens of text | 2 |" in _table(low, right)
 
 
 @pytest.mark.parametrize(

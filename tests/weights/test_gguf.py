@@ -4,6 +4,7 @@ import struct
 from types import SimpleNamespace
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -77,6 +78,51 @@ def test_tensors_of_many_chunks_are_put_together_in_order(gguf_file, monkeypatch
         whole = checkpoint.tensor("model.embed_tokens.weight", torch.float32)
         monkeypatch.setattr("qwen2lite.weights.gguf_checkpoint._CHUNK", 256)
         assert torch.equal(checkpoint.tensor("model.embed_tokens.weight", torch.float32), whole)
+
+
+def test_chunks_of_blocks_are_put_together_in_order(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).standard_normal((24, 64)).astype(np.float32)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    blocks = gguf.quantize(values, kind)
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "qwen2")
+    writer.add_tensor("token_embd.weight", blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    monkeypatch.setattr("qwen2lite.weights.gguf_checkpoint._CHUNK", 256)
+    with open_checkpoint(tmp_path / "a.gguf") as checkpoint:
+        read = checkpoint.tensor("model.embed_tokens.weight", torch.float32)
+    assert np.array_equal(read.numpy(), gguf.dequantize(blocks, kind))
+
+
+def test_a_file_that_comes_in_pieces_is_read_whole_and_closed(gguf_file, reference):
+    """As the system gives more than 2 GB."""
+    with GGUFCheckpoint(gguf_file) as checkpoint:
+        file = checkpoint._file
+        pieces = SimpleNamespace(
+            seek=file.seek, readinto=lambda into: file.readinto(into[:7]), close=file.close
+        )
+        checkpoint._file = pieces
+        read = checkpoint.tensor("model.norm.weight", torch.float32)
+    assert torch.equal(read, reference.model.norm.weight)
+    assert file.closed
+
+
+def test_reading_leaves_pytorch_its_threads(gguf_file):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with open_checkpoint(gguf_file) as checkpoint:
+            checkpoint.tensor("model.norm.weight", torch.float32)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_sinks.weight", "enc.0.attn_q.weight"])
+def test_a_name_that_no_qwen2_has_stays(name):
+    assert hf_name(name) == name
 
 
 def test_names_are_those_of_the_gguf_packages_table():
