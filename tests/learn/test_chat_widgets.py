@@ -9,9 +9,12 @@ from qwen2lite.learn.checks.chat import small_tokenizer
 from qwen2lite.learn.widgets.chat import (
     COLOURS,
     CONTROL,
+    ShownToken,
+    draw_line,
     draw_turns,
     explore_turns,
     lines_of,
+    page,
     shown_tokens,
 )
 from qwen2lite.text.chat import encode_chat, render_chat
@@ -44,6 +47,14 @@ def test_lines_end_where_the_text_does_and_nothing_is_lost():
     assert [token for line in lines for token in line] == tokens
     assert lines[0][-1].text == "\n" and lines[-1][0].text == "c"
     assert len(lines) > 6  # 300 letters don't fit a line
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sign_that_the_font_lacks_is_a_square_and_no_warning():
+    panel = page(1)
+    draw_line(panel, [ShownToken("日本→é⏎\ufffd", "user", False)], 0.0, ["white"])
+    plt.gcf().canvas.draw()
+    assert panel.texts[0].get_text() == "□□→é⏎\ufffd"
 
 
 @pytest.mark.parametrize(("believed", "turns"), [(True, 4), (False, 3)])

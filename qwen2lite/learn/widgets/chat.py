@@ -6,6 +6,7 @@ from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
+from matplotlib.font_manager import findfont, get_font
 
 from qwen2lite.text.chat import QWEN2_5_SYSTEM, QWEN2_SYSTEM, Message, encode_chat, render_chat
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
@@ -88,13 +89,19 @@ def draw_line(panel: Any, line: Sequence[ShownToken], y: float, colours: Sequenc
     """Draws tokens side by side, each in a box of its colour, with y as the middle of the line."""
     x = 0.0
     for token, colour in zip(line, colours, strict=True):
-        text = token.text.translate(_SIGNS)
+        text = drawable(token.text.translate(_SIGNS))
         panel.add_patch(plt.Rectangle((x, y - 0.42), len(text) + 0.7, 0.84, color=colour))
         # Leading spaces are drawn as what they are: a token owns its space.
         spelled = text.replace(" ", "\u00a0")
         style = {"family": "monospace", "fontsize": 9.5, "va": "center_baseline"}
         panel.text(x + 0.35, y, spelled, parse_math=False, **style)
         x += len(text) + 1
+
+
+def drawable(text: str) -> str:
+    """A text as the figure's font can draw it: □ for what it lacks, Chinese for one."""
+    font = get_font(findfont("monospace"))
+    return "".join(sign if font.get_char_index(ord(sign)) else "□" for sign in text)
 
 
 def explore_turns(tokenizer: Qwen2Tokenizer) -> None:
