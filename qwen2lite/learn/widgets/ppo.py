@@ -47,7 +47,8 @@ def draw_judged(judged: Judged, decay: float = 0.95) -> None:
         panel.bar(range(len(heights)), heights, color=BLUE if "\n" in label else colours)
         panel.axhline(0, color=GREY, linewidth=0.8)
         panel.set_ylabel(label)
-        panel.margins(y=0.15)
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(min(low, -1), max(high, 1))  # the same from answer to answer, mostly
     names = [token.replace(" ", "␣") for token in judged.tokens]
     panels[-1].set_xticks(range(len(names)), names)
     panels[-1].set_xlabel("token; all heights in points of the score")
@@ -95,8 +96,10 @@ def draw_clip(clip: float = 0.2, advantage: float = 1.0) -> None:
             if ahead > 0
             else f"Worse than expected: flat below {last:g}"
         )
-        panel.legend()
+        panel.legend(loc="upper left" if ahead > 0 else "lower right")
     panels[0].set_ylabel("loss of the token")
+    most = max(2.0, advantage)
+    panels[0].set_ylim(-2 * most, 2.6 * most)  # the same for all small advantages: they compare
     plt.show()
 
 
@@ -104,8 +107,12 @@ def explore_clip() -> None:
     """Choose ε and how good the token was: the picture of `draw_clip`."""
     ipywidgets.interact(
         draw_clip,
-        clip=ipywidgets.FloatSlider(value=0.2, min=0.05, max=0.9, step=0.05, description="clip"),
-        advantage=ipywidgets.FloatSlider(value=1.0, min=0.25, max=2.0, step=0.25),
+        clip=ipywidgets.FloatSlider(
+            value=0.2, min=0.05, max=0.9, step=0.05, description="clip", continuous_update=False
+        ),
+        advantage=ipywidgets.FloatSlider(
+            value=1.0, min=0.25, max=2.0, step=0.25, continuous_update=False
+        ),
     )
 
 
