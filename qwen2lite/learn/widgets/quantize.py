@@ -56,7 +56,7 @@ def draw_layer_errors(
             label = "the other six" if kind == next(k for k in KINDS if k != matrix) else None
             shares = [100 * error for error in errors[kind]]
             panel.plot(layers, shares, ".", color="0.25", markersize=4, label=label, zorder=3)
-    panel.bar(layers, [100 * error for error in errors[matrix]], color="C0", label=matrix)
+    panel.bar(layers, [100 * error for error in errors[matrix]], color="#a6cee3", label=matrix)
     panel.set_xticks(layers[:: 1 + len(layers) // 30])
     panel.set_xlabel("layer")
     panel.set_ylabel("error, % of the weights' size")

@@ -45,14 +45,21 @@ def draw_cut(dense_width: int, width: int, experts: int, cut: str, title: str = 
     found = pieces(dense_width, width, experts, cut)
     copies = found[-1][0] + 1
     parts = [expert for *_, expert in found]
-    _, panel = plt.subplots(figsize=(9, 1.2 + 0.32 * copies), layout="constrained")
+    rows = min(0.32 * copies, 6.4)  # inches; many copies have to fit on a screen
+    _, panel = plt.subplots(figsize=(9, 1.2 + rows), layout="constrained")
     for copy, start, length, expert in found:
         colour = "0.85" if expert < 0 else "tab:orange" if parts.count(expert) > 1 else "tab:blue"
         panel.barh(copy, length, left=start, color=colour, edgecolor="white", height=0.85)
         if expert >= 0 and length > dense_width / 40:
             place = start + length / 2
             panel.text(
-                place, copy, str(expert), ha="center", va="center", color="white", fontsize=8
+                place,
+                copy,
+                str(expert),
+                ha="center",
+                va="center",
+                color="white",
+                fontsize=min(8, 400 // copies),
             )
     left = sum(length for _, _, length, expert in found if expert < 0)
     said = (
@@ -60,9 +67,10 @@ def draw_cut(dense_width: int, width: int, experts: int, cut: str, title: str = 
         f"{'copies' if copies > 1 else 'copy'}, {left:,} columns left over"
     )
     panel.set_title(title or said, fontsize=11)
-    panel.set_yticks(range(copies), [str(copy + 1) for copy in range(copies)])
-    panel.set(xlabel="column of the shuffled copy", ylabel="copy", xlim=(0, dense_width))
-    panel.invert_yaxis()
+    numbered = range(0, copies, 1 + copies // 25)
+    panel.set_yticks(numbered, [str(copy + 1) for copy in numbered])
+    panel.set(xlabel="column of the shuffled copy", ylabel="copy")
+    panel.set(xlim=(0, dense_width), ylim=(copies - 0.5, -0.5))
     plt.show()
 
 
