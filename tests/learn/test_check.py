@@ -78,6 +78,11 @@ def test_an_unknown_part_is_an_error(parts):
         examine(**parts)
 
 
+def test_an_answer_in_the_functions_place_is_told_from_a_function():
+    wrong = verdict("apply_rope", 3).wrong
+    assert "is of type int; the function itself is wanted, without ()" in wrong
+
+
 def test_what_pytorch_says_is_passed_on():
     class Misspelt(RMSNorm):
         forward = nn.Module.forward

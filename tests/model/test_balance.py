@@ -144,6 +144,16 @@ def test_an_update_by_hand():
     torch.testing.assert_close(biased.bias_E, torch.tensor([-0.01, 0.0, 0.01]))
 
 
+def test_bfloat16_scores_are_weighed_in_float32_and_an_idle_expert_is_counted():
+    biased, logits_XE = BiasedRoute(3), torch.tensor([[1.0, 0.6, 0.2]], dtype=torch.bfloat16)
+    weights, _ = biased(logits_XE, 1, False)
+    want_E = logits_XE.float().softmax(-1)[0]
+    torch.testing.assert_close(weights, want_E[None, :1])
+    torch.testing.assert_close(balance(logits_XE, 1).probability_E, want_E)
+    assert biased.counts_E.tolist() == [1, 0, 0] and not biased.counts_E.is_floating_point()
+    assert set(biased.state_dict()) == {"bias_E"}
+
+
 def test_what_is_routed_outside_of_training_is_not_counted():
     biased = BiasedRoute(3).eval()
     biased(torch.randn(5, 3), 1, False)
