@@ -297,6 +297,15 @@ def test_a_missing_expert_is_named(parts, tmp_path):
         load(path.parent, parts)
 
 
+@pytest.mark.parametrize("parts", [None, GROUPED], ids=["loop", "grouped"])
+def test_new_experts_start_as_small_as_every_matrix(parts):
+    torch.manual_seed(0)
+    model = Qwen2(shape(), parts)
+    for name, weight in model.named_parameters():
+        if ".experts." in name:
+            assert weight.std().item() == pytest.approx(shape().initializer_range, rel=0.2), name
+
+
 def test_a_learners_mlp_is_every_expert():
     model = Qwen2(shape(), Parts(mlp=Counting))
     model(torch.arange(7)[None])

@@ -80,6 +80,7 @@ def test_only_many_queries_in_bfloat16_that_learn_nothing_are_cut(monkeypatch):
     assert suits_tiles(*inputs)
     assert not suits_tiles(*some(40, 300))
     assert not suits_tiles(*(tensor.float() for tensor in inputs))
+    assert not suits_tiles(inputs[0], inputs[1].float(), inputs[2])
     assert not suits_tiles(inputs[0], inputs[1].requires_grad_(), inputs[2])
     with torch.no_grad():
         assert suits_tiles(*inputs)
