@@ -56,3 +56,4 @@ def test_the_sliders_reach_every_layer_and_number(monkeypatch):
     }
     draw(layer=1, k=3)
     assert plt.gcf().axes[0].get_title().startswith("layer 1: 3 of 3 experts keep 100%")
+    assert plt.gcf().axes[0].get_title().endswith("every expert serves every token")

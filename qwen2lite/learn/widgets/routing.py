@@ -58,9 +58,13 @@ def summary(logits_XE: torch.Tensor, layer: int, num_experts_per_tok: int) -> st
     share = kept(logits_XE, num_experts_per_tok).sum(1).mean()
     busiest = int(balance(logits_XE, num_experts_per_tok).load_E.argmax())
     served = int((kept(logits_XE, num_experts_per_tok)[:, busiest] > 0).sum())
+    experts = logits_XE.shape[1]
+    whom = f"expert {busiest} serves {served} of {len(logits_XE)} tokens"
+    if num_experts_per_tok == experts:
+        whom = "every expert serves every token"
     return (
-        f"layer {layer}: {num_experts_per_tok} of {logits_XE.shape[1]} experts keep {share:.0%} of the "
-        f"probability; expert {busiest} serves {served} of {len(logits_XE)} tokens"
+        f"layer {layer}: {num_experts_per_tok} of {experts} experts keep {share:.0%} of the "
+        f"probability; {whom}"
     )
 
 
