@@ -3,6 +3,7 @@
 import ipywidgets
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import MaxNLocator
 
 from qwen2lite.infer.padding import batch_mask
 
@@ -61,6 +62,7 @@ def draw_seating(lengths: tuple[int, ...] = ANSWERS, rows: int = 4) -> None:
         panel.set_ylabel("row")
         panel.invert_yaxis()
     panels[-1].set_xlabel("step")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlim(0, steps_of(seating(lengths, rows, False)) + 0.5)
     plt.show()
 
