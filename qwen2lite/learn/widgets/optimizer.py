@@ -123,7 +123,7 @@ def explore_walk() -> None:
             value=0.04, min=-3, max=0.5, step=0.05, description="lr", continuous_update=False
         ),
         beta=ipywidgets.FloatSlider(
-            value=0.9, max=0.99, step=0.01, description="β", continuous_update=False
+            value=0.9, max=0.99, step=0.01, description="β, not SGD", continuous_update=False
         ),
         degrees=ipywidgets.IntSlider(
             value=0, max=90, step=15, description="turned by", continuous_update=False
