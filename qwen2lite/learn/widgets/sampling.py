@@ -66,10 +66,10 @@ def draw_choice(
         heights = torch.cat((shares_V[:bars], shares_V[bars:].sum()[None]))[: len(names)]
         panel.bar(places + shift, heights.numpy(), width=0.4, color=colour, label=label)
     panel.set_xticks(places, names, rotation=40, ha="right")
-    panel.set(ylabel="probability", ylim=(0, None))
+    panel.set(ylabel="probability", ylim=(0, 1.05))
     settings = f"Temperature {temperature:.2g}, top-k {top_k or 'off'}, top-p {top_p:.2g}"
     panel.set_title(f"{settings}: {left:,} of {len(ids_V):,} tokens left")
-    panel.legend()
+    panel.legend(loc="upper center")
     plt.show()
 
 
@@ -91,4 +91,5 @@ def explore_choice(scores_V: torch.Tensor, name: Callable[[int], str]) -> None:
     }
     for title, slider in sliders.items():
         slider.description, slider.continuous_update = title, False
+        slider.style.description_width = "7em"
     ipywidgets.interact(draw, **sliders)
