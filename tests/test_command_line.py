@@ -19,6 +19,7 @@ from qwen2lite.evaluate.uncertainty import wilson
 from qwen2lite.infer.load import load
 from qwen2lite.infer.sample import CHAT_SAMPLING, Sampling
 from qwen2lite.text.tokenizer import Qwen2Tokenizer
+from qwen2lite.train.plan import plan
 from qwen2lite.train.world import CITIES, people
 from tests.conftest import REAL_MODEL
 
@@ -194,6 +195,19 @@ def test_the_plan_of_a_large_run_is_a_table():
     assert result.returncode == 0, result.stderr
     assert "7,615,616,512 parameters" in result.stdout and "8 GPUs" in result.stdout
     assert "total" in result.stdout and "FLOPs a token" in result.stdout
+
+
+def test_every_setting_of_a_plan_arrives_in_its_unit(capsys):
+    assert main(["plan"]) == 0
+    assert capsys.readouterr().out == f"{plan('0.5b', memory=80e9)}\n"
+    words = "--gpus 2 --memory 40 --sequence-length 2048 --batch-size 3 --activation-checkpointing"
+    words += " --peak-flops 1e14 --mfu 0.3 --tokens 2e12"
+    assert main(["plan", "--model", "1.5b", *words.split()]) == 0
+    wanted = plan(
+        "1.5b", gpus=2, memory=40e9, parallel="fsdp", sequence_length=2048, batch_size=3,
+        activation_checkpointing=True, peak_flops=1e14, mfu=0.3, tokens=2e12,
+    )  # fmt: skip
+    assert capsys.readouterr().out == f"{wanted}\n"
 
 
 def test_a_plan_in_float32_takes_longer(capsys):
