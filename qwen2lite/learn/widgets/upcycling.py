@@ -45,7 +45,7 @@ def draw_cut(dense_width: int, width: int, experts: int, cut: str, title: str = 
     found = pieces(dense_width, width, experts, cut)
     copies = found[-1][0] + 1
     parts = [expert for *_, expert in found]
-    rows = min(0.32 * copies, 6.4)  # inches; many copies have to fit on a screen
+    rows = min(0.32 * copies, 5.4)  # inches; many copies have to fit on a screen
     _, panel = plt.subplots(figsize=(9, 1.2 + rows), layout="constrained")
     for copy, start, length, expert in found:
         colour = "0.85" if expert < 0 else "tab:orange" if parts.count(expert) > 1 else "tab:blue"
@@ -59,7 +59,7 @@ def draw_cut(dense_width: int, width: int, experts: int, cut: str, title: str = 
                 ha="center",
                 va="center",
                 color="white",
-                fontsize=min(8, 400 // copies),
+                fontsize=min(8, 360 // copies),
             )
     left = sum(length for _, _, length, expert in found if expert < 0)
     said = (
