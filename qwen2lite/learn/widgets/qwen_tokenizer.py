@@ -106,5 +106,10 @@ def explore_languages(vocabulary: Vocabulary, languages: Mapping[str, Sequence[s
     ipywidgets.interact(
         draw,
         pattern=ipywidgets.Dropdown(options=list(PATTERNS), description="pattern"),
-        sentence=ipywidgets.Dropdown(options=options, value=-1, description="sentence"),
+        sentence=ipywidgets.Dropdown(
+            options=options,
+            value=-1,
+            description="sentence",
+            layout=ipywidgets.Layout(width="40em"),
+        ),
     )
