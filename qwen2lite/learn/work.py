@@ -1,6 +1,7 @@
 """The learner's own folder: lessons and exercises are copied there once, and never overwritten."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -98,6 +99,11 @@ def lab() -> None:
     Raises:
         OSError: JupyterLab isn't installed or doesn't start.
     """
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise OSError(
+            "JupyterLab isn't installed; run: "
+            'python -m pip install -c constraints.txt -e ".[course]"'
+        )
     work = learner_home().resolve()
     for path in sync(work):
         print(f"new in your folder: {path}")
@@ -113,8 +119,8 @@ def lab() -> None:
         status = _end_of(server)
     if status:
         raise OSError(
-            f"JupyterLab ended with status {status}; is it installed? "
-            'python -m pip install -c constraints.txt -e ".[course]"'
+            f"JupyterLab ended with status {status}; what it says above may stand in "
+            "docs/troubleshooting.md"
         )
 
 

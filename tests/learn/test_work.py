@@ -1,5 +1,6 @@
 """The learner's folder: updates arrive, and nothing that a learner wrote is ever lost."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -141,8 +142,16 @@ def test_a_lab_that_does_not_start_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("QWEN2LITE_HOME", str(tmp_path))
     monkeypatch.setattr(subprocess, "Popen", Server)
     monkeypatch.setattr(Server, "status", 1)
-    with pytest.raises(OSError, match="status 1; is it installed"):
+    with pytest.raises(OSError, match=r"status 1; what it says above may stand in docs/troubles"):
         lab()
+
+
+def test_a_lab_that_is_not_installed_is_said_before_anything_is_copied(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN2LITE_HOME", str(tmp_path / "work"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OSError, match="JupyterLab isn't installed; run: python -m pip install"):
+        lab()
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.fixture
