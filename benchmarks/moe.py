@@ -20,7 +20,7 @@ from qwen2lite.model.config import CONFIGS, Qwen2Config
 from qwen2lite.model.grouped import grouped_moe
 from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.moe import MixtureOfExperts, route
-from qwen2lite.weights.published import published_parts
+from qwen2lite.weights.published import published_tensors
 
 THREADS, TOKENS = 2, 2048
 SMALL = Qwen2Config(
@@ -98,20 +98,16 @@ def theirs(config: Qwen2Config, ours: nn.Module, experts: str | None = None) -> 
             experts_implementation=experts,
         )
     layer = model.model.layers[0].mlp.to_empty(device=next(ours.parameters()).device)
-    own = {part: p[index] for name, p in parts(ours) for part, index in split(name, p).items()}
+    own = published(ours)
     with torch.no_grad():
-        for name, parameter in parts(layer):
-            for part, index in split(name, parameter).items():
-                parameter[index] = own[part]
+        for name, weight in published(layer).items():
+            weight.copy_(own[name])
     return layer
 
 
-def parts(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((f"mlp.{name}", parameter) for name, parameter in layer.named_parameters())
-
-
-def split(name: str, parameter: nn.Parameter) -> dict[str, tuple[int | slice, ...]]:
-    return published_parts(name, tuple(parameter.shape))
+def published(layer: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights under the checkpoint's names, whichever way the layer holds them."""
+    return published_tensors(nn.ModuleDict({"mlp": layer}))
 
 
 def step(layer: nn.Module, x_BTD: torch.Tensor) -> Callable[[], None]:

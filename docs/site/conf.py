@@ -15,7 +15,6 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_math_renderer = "drawn"
 nb_execution_mode = "off"
-nb_merge_streams = True
 nb_output_stderr = "remove"  # bars of progress
 
 html_theme = "furo"

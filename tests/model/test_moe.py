@@ -16,7 +16,7 @@ from qwen2lite.model.mlp import SwiGLU
 from qwen2lite.model.moe import Experts, MixtureOfExperts, route
 from qwen2lite.model.qwen2 import Parts, Qwen2
 from qwen2lite.weights.export import export
-from qwen2lite.weights.published import published_parts
+from qwen2lite.weights.published import published_parts, published_tensors
 
 GROUPED = Parts(moe=grouped_moe)
 # PyTorch's grouped product has no float64.
@@ -105,12 +105,9 @@ def layer(config: Qwen2Config, experts=Experts, seed: int = 0) -> MixtureOfExper
     if experts is Experts:
         return looped
     grouped = MixtureOfExperts(config, SwiGLU, route, GroupedExperts)
-    stacked = dict(grouped.named_parameters())
-    own = {f"mlp.{name}": parameter for name, parameter in looped.named_parameters()}
-    with torch.no_grad():
-        for name, parameter in stacked.items():
-            for part, index in published_parts(f"mlp.{name}", tuple(parameter.shape)).items():
-                parameter[index] = own[part]
+    own, stacked = (published_tensors(nn.ModuleDict({"mlp": moe})) for moe in (looped, grouped))
+    for name, weight in stacked.items():
+        weight.copy_(own[name])
     return grouped
 
 
