@@ -5,11 +5,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -44,6 +47,17 @@ def test_constraints_pin_every_package_that_pyproject_names():
     for name, bound in named.items():
         version = pinned[name].removeprefix("==")
         assert Requirement(f"{name}{bound}").specifier.contains(version), (name, bound, version)
+
+
+def test_what_is_pinned_runs_on_the_oldest_python_that_is_named():
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    asked = {}
+    for name in _bounds([line for line in lines if line and not line.startswith("#")]):
+        with suppress(PackageNotFoundError):
+            asked[name] = metadata(name)["Requires-Python"] or ""
+    assert asked
+    assert [n for n, python in asked.items() if not SpecifierSet(python).contains(oldest)] == []
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="not checked: there is no make here")
